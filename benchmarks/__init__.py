@@ -1,0 +1,1 @@
+"""The simulated web, load and speed benchmarks."""

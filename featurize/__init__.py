@@ -1,0 +1,1 @@
+"""Image shards to feature shards: ResNet50, batched."""

@@ -1,0 +1,1 @@
+"""TSV rows to image shards: asyncio, aiohttp, uvloop, tenacity."""

@@ -1,0 +1,159 @@
+"""The `capstan` command: finds a subcommand, imports only that one, maps errors to exit statuses.
+
+A subcommand is a module with `configure(parser)`, which adds its flags, and `run(arguments)`.
+Exit status: 0 done, 1 failed, 2 usage or setting, 130 interrupted.
+"""
+
+import argparse
+import errno
+import importlib
+import json
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+from pipeline.errors import CapstanError
+from pipeline.progress import INTERVAL_VARIABLE
+
+LOG_FORMAT_VARIABLE = "CAPSTAN_LOG_FORMAT"
+USER_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+
+
+@dataclass(frozen=True)
+class Command:
+    """A subcommand: where it lives and which extra of `setup.cfg` it needs."""
+
+    module: str
+    summary: str
+    extra: str | None = None
+
+
+COMMANDS = {
+    "split": Command("ingest.split", "cut a TSV of caption<TAB>url into chunks"),
+    "ingest": Command("ingest.command", "download a TSV's pictures into image shards", "ingest"),
+    "featurize": Command(
+        "featurize.command", "turn image shards into ResNet50 feature shards", "featurize"
+    ),
+    "consolidate": Command("train.consolidate", "join captions to features for training"),
+    "train": Command("train.command", "train a captioner on consolidated shards", "train"),
+    "evaluate": Command("train.evaluate", "score a captioner with BLEU", "train"),
+    "predict": Command("predict.command", "caption pictures with a trained model", "predict"),
+    "run": Command("dryrun.command", "run all pipelines on this machine", "run"),
+    "report": Command("report.command", "draw a run as one HTML file", "report"),
+    "demo": Command("demo.command", "the whole road on generated pictures, offline", "demo"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of the `capstan` command; returns the exit status."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] not in COMMANDS:
+        _overview().parse_args(words or ["--help"])
+        return 2  # not reached: parse_args leaves with --help, --version or an error
+    name, command = words[0], COMMANDS[words[0]]
+    logging.basicConfig(format="capstan: %(message)s", level=logging.INFO)
+    try:
+        module = importlib.import_module(command.module)
+        parser = argparse.ArgumentParser(
+            f"capstan {name}", description=module.__doc__, formatter_class=_HelpFormatter
+        )
+        module.configure(parser)
+        _add_logging_flags(parser)
+        arguments = parser.parse_args(words[1:])
+        set_up_logging(arguments.log_format, arguments.progress_interval)
+        module.run(arguments)
+    except CapstanError as error:
+        return _fail(str(error), error.exit_status)
+    except ModuleNotFoundError as error:
+        return _fail(_missing_module(name, command, error), 2)
+    except OSError as error:
+        if error.errno not in USER_ERRNOS:
+            raise
+        return _fail(f"{error.filename or 'the system'}: {error.strerror}; mend that, run again", 1)
+    except KeyboardInterrupt:
+        return _fail("interrupted; run the same command again to go on", 130)
+    return 0
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Keeps the paragraphs of docstrings and shows defaults."""
+
+
+def _overview() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "capstan",
+        description="From a TSV of (caption, url) to a trained captioner.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="commands:\n"
+        + "\n".join(f"  {name:<12} {command.summary}" for name, command in COMMANDS.items())
+        + "\n\n`capstan COMMAND --help` tells more.",
+    )
+    parser.add_argument("--version", action="version", version=f"capstan {version('capstan')}")
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="one of those below")
+    return parser
+
+
+def _add_logging_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("output")
+    group.add_argument(
+        "--log-format",
+        choices=("plain", "json"),
+        default=os.environ.get(LOG_FORMAT_VARIABLE, "plain"),
+        help=f"how to log on stderr; also {LOG_FORMAT_VARIABLE}",
+    )
+    group.add_argument(
+        "--progress-interval",
+        type=float,
+        default=float(os.environ.get(INTERVAL_VARIABLE, "10")),
+        metavar="SECONDS",
+        help=f"time between progress lines off a terminal; also {INTERVAL_VARIABLE}",
+    )
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: time, level, logger, message, and numbers of progress."""
+
+    is_json = True
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry: dict[str, Any] = {
+            "time": round(record.created, 3),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        for name in ("progress", "event"):
+            if (value := getattr(record, name, None)) is not None:
+                entry[name] = value
+        if record.exc_info:
+            entry["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(entry, ensure_ascii=False)
+
+
+def set_up_logging(log_format: str, interval: float) -> None:
+    """Log to stderr as asked, here and, through the environment, in child processes."""
+    os.environ[LOG_FORMAT_VARIABLE] = log_format
+    os.environ[INTERVAL_VARIABLE] = str(interval)
+    plain = logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S")
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonFormatter() if log_format == "json" else plain)
+    logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
+
+
+def _fail(message: str, status: int) -> int:
+    logging.getLogger("capstan").error("error: %s", message)
+    return status
+
+
+def _missing_module(name: str, command: Command, error: ModuleNotFoundError) -> str:
+    if command.extra is None or error.name is None or error.name == command.module:
+        raise error
+    return f"capstan {name} needs {error.name}; pip install 'capstan[{command.extra}]'"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,141 @@
+"""Files that are either whole or absent, and tables that say what they are.
+
+Every file is written to a temporary name, fsynced and renamed. Parquet tables carry a manifest
+(format, version, whatever else a reader needs) in their schema metadata.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.errors import DataError, SettingError
+
+MANIFEST = b"capstan"
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
+    """Open a temporary neighbour of `path` for writing; rename it to `path` when the block ends.
+
+    After an exception nothing is left; after a crash at most a hidden `.partial` file, which no
+    reader looks at and the next write replaces.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+    sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Make renames in a directory durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sha256_file(path: Path) -> str:
+    """Hex SHA-256 of a file's contents."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON object atomically, for people to read too."""
+    with atomic_write(path) as file:
+        file.write(json.dumps(value, indent=2, ensure_ascii=False).encode() + b"\n")
+
+
+def read_json(path: Path, format: str, version: int) -> dict[str, Any]:
+    """Read a JSON object that says its own format and version, and check both."""
+    try:
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: missing; make it again with the stage that writes it") from error
+    except ValueError as error:
+        raise DataError(f"{path}: not JSON ({error}); delete it and make it again") from error
+    check_manifest(path, value, format, version)
+    return dict(value)
+
+
+def write_table(path: Path, table: pa.Table, manifest: Mapping[str, Any]) -> None:
+    """Write a parquet table with its manifest, atomically; equal tables give equal bytes."""
+    metadata = {MANIFEST: json.dumps(manifest, sort_keys=True).encode()}
+    with atomic_write(path) as file:
+        pq.write_table(table.replace_schema_metadata(metadata), file, compression="zstd")
+
+
+def read_table(path: Path, format: str, version: int) -> tuple[pa.Table, dict[str, Any]]:
+    """Read a parquet table and its manifest, and check format and version."""
+    try:
+        table = pq.read_table(path, partitioning=None)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: missing; make it again with the stage that writes it") from error
+    except (pa.ArrowException, OSError) as error:
+        message = str(error).splitlines()[0]
+        raise DataError(
+            f"{path}: not a whole parquet file ({message}); delete it and make it again"
+        ) from error
+    manifest = json.loads((table.schema.metadata or {}).get(MANIFEST, b"null"))
+    check_manifest(path, manifest, format, version)
+    return table, manifest
+
+
+def check_manifest(path: Path, manifest: Any, format: str, version: int) -> None:
+    """Refuse what another program, another stage or another version wrote."""
+    found = manifest.get("format") if isinstance(manifest, dict) else None
+    if found != format:
+        raise DataError(f"{path}: not a {format} ({found or 'no format named'}); check the folder")
+    if manifest.get("version") != version:
+        raise DataError(
+            f"{path}: {format} version {manifest.get('version')}, but this capstan reads version "
+            f"{version}; make it again with this capstan, or use the one that wrote it"
+        )
+
+
+def input_directory(path: Path, flag: str = "--input") -> Path:
+    """Check that a directory is there to read, or say which flag to mend."""
+    if not path.is_dir():
+        raise SettingError(f"{path}: no such directory; give an existing one with {flag}")
+    return path
+
+
+def output_directory(path: Path, flag: str = "--output") -> Path:
+    """Make a directory and check that it can be written to, or say which flag to mend."""
+    probe = path / f".probe-{os.getpid()}"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise SettingError(
+            f"{path}: cannot write there ({error.strerror}); give another directory with {flag}"
+        ) from error
+    return path
+
+
+def data_files(directory: Path, suffix: str = "") -> list[Path]:
+    """Visible files below a directory that end in `suffix`, sorted by path."""
+    return sorted(
+        path
+        for path in directory.rglob(f"*{suffix}")
+        if path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(directory).parts)
+    )

@@ -1,0 +1,319 @@
+"""The shard formats: images (tar + parquet + stats), features and examples (npy + parquet).
+
+A shard is named by its chunk, the path of the TSV piece it came from (`cc.tsv/0000000000000000`).
+Bytes depend on content only, so equal inputs give equal files and unchanged work is skipped.
+Image shards are WebDataset tars in img2dataset's layout; feature shards have clip-retrieval's.
+`docs/decisions/0003-shard-formats.md` says why.
+"""
+
+import hashlib
+import io
+import json
+import tarfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from pipeline.errors import DataError
+from pipeline.files import atomic_write, read_json, read_table, sha256_file, write_json, write_table
+from pipeline.records import Extractor, Feature, Image, Outcome, Reason, StoredImage
+
+VERSION = 1
+IMAGES = "capstan-image-shard"
+FEATURES = "capstan-feature-shard"
+EXAMPLES = "capstan-training-shard"
+STATS_SUFFIX = "_stats.json"
+
+OUTCOME_SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),
+        ("url", pa.string()),
+        ("caption", pa.string()),
+        ("status", pa.string()),  # `success` or `failed`
+        ("reason", pa.string()),
+        ("http_status", pa.int32()),
+        ("attempts", pa.int32()),
+        ("bytes", pa.int64()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("original_width", pa.int32()),
+        ("original_height", pa.int32()),
+        ("sha256", pa.string()),
+        ("final_url", pa.string()),
+    ]
+)
+FEATURE_SCHEMA = pa.schema(
+    [("key", pa.string()), ("sha256", pa.string()), ("row", pa.int32()), ("reason", pa.string())]
+)
+EXAMPLE_SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),
+        ("sha256", pa.string()),  # of the picture: the same picture may carry several captions
+        ("row", pa.int32()),  # index into the shard's array
+        ("caption", pa.string()),
+        ("cleaned", pa.string()),  # words divided by single spaces
+        ("split", pa.string()),  # `train` or `validation`
+    ]
+)
+
+
+# Image shards
+
+
+def write_image_shard(
+    directory: Path,
+    chunk: str,
+    outcomes: Iterable[Outcome],
+    provenance: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Write `<chunk>.tar`, `<chunk>.parquet` and, last, `<chunk>_stats.json`; return the stats.
+
+    `outcomes` come in row order and may be a stream: pictures are not held in memory.
+    `provenance` (hash of the chunk, settings) is kept in the stats, to tell what is unchanged.
+    """
+    paths = {suffix: directory / f"{chunk}{suffix}" for suffix in (".tar", ".parquet")}
+    columns: list[dict[str, Any]] = []
+    with (
+        atomic_write(paths[".tar"]) as file,
+        tarfile.open(
+            fileobj=file,
+            mode="w",
+            format=tarfile.PAX_FORMAT,
+            pax_headers={"CAPSTAN.format": IMAGES, "CAPSTAN.version": str(VERSION)},
+        ) as tar,
+    ):
+        for outcome in outcomes:
+            columns.append(_outcome_columns(outcome))
+            if isinstance(outcome.result, Image):
+                _add_image(tar, outcome, outcome.result)
+    table = pa.Table.from_pylist(columns, schema=OUTCOME_SCHEMA)
+    write_table(paths[".parquet"], table, {"format": IMAGES, "version": VERSION, "chunk": chunk})
+    failures = Counter(row["reason"] for row in columns if row["reason"] is not None)
+    stats = {
+        "format": IMAGES,
+        "version": VERSION,
+        "chunk": chunk,
+        "rows": len(columns),
+        "images": len(columns) - failures.total(),
+        "failures": dict(sorted(failures.items())),
+        "files": {
+            suffix: {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
+            for suffix, path in paths.items()
+        },
+        **provenance,
+    }
+    write_json(directory / f"{chunk}{STATS_SUFFIX}", stats)
+    return stats
+
+
+def _outcome_columns(outcome: Outcome) -> dict[str, Any]:
+    image = outcome.result if isinstance(outcome.result, Image) else None
+    columns = asdict(outcome.answer) | {
+        "key": outcome.row.key,
+        "url": outcome.row.url,
+        "caption": outcome.row.caption,
+        "status": "failed" if image is None else "success",
+        "reason": None if isinstance(outcome.result, Image) else outcome.result.reason.value,
+    }
+    for name in ("width", "height", "original_width", "original_height", "sha256"):
+        columns[name] = getattr(image, name, None)
+    return columns
+
+
+def _add_image(tar: tarfile.TarFile, outcome: Outcome, image: Image) -> None:
+    description = {
+        "key": outcome.row.key,
+        "url": outcome.row.url,
+        "caption": outcome.row.caption,
+        "width": image.width,
+        "height": image.height,
+        "original_width": image.original_width,
+        "original_height": image.original_height,
+        "sha256": image.sha256,
+    }
+    for extension, data in (
+        ("jpg", image.data),
+        ("txt", outcome.row.caption.encode()),
+        ("json", json.dumps(description, ensure_ascii=False).encode()),
+    ):
+        member = tarfile.TarInfo(f"{outcome.row.key}.{extension}")
+        member.size = len(data)
+        tar.addfile(member, io.BytesIO(data))
+
+
+def read_image_stats(path: Path) -> dict[str, Any]:
+    """Read a `_stats.json`; its presence says that the shard is whole."""
+    return read_json(path, IMAGES, VERSION)
+
+
+def read_outcomes(path: Path) -> pa.Table:
+    """Read an image shard's parquet: one line per input row, failures too (`OUTCOME_SCHEMA`)."""
+    return read_table(path, IMAGES, VERSION)[0]
+
+
+def read_images(path: Path) -> Iterator[StoredImage]:
+    """Stream the pictures of an image shard's tar, each checked against its hash."""
+    try:
+        with path.open("rb") as file:
+            _check_tar_end(path, file)
+            with tarfile.open(fileobj=file, mode="r:") as tar:
+                _check_tar_version(path, tar)
+                yield from _tar_images(path, tar)
+    except (tarfile.TarError, EOFError) as error:
+        raise _damaged(path, str(error)) from error
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: missing; make it again with `capstan ingest`") from error
+
+
+def _tar_images(path: Path, tar: tarfile.TarFile) -> Iterator[StoredImage]:
+    members: dict[str, bytes] = {}
+    for member in tar:
+        key, _, extension = member.name.partition(".")
+        stream = tar.extractfile(member)
+        members[extension] = b"" if stream is None else stream.read()
+        if extension == "json":
+            try:
+                image = StoredImage(
+                    key,
+                    members["txt"].decode(),
+                    members["jpg"],
+                    json.loads(members["json"])["sha256"],
+                )
+            except (KeyError, ValueError) as error:
+                raise _damaged(path, f"{member.name} at byte {member.offset}") from error
+            if hashlib.sha256(image.data).hexdigest() != image.sha256:
+                raise _damaged(path, f"{key}.jpg does not match its sha256")
+            members.clear()
+            yield image
+    if members:
+        raise _damaged(path, f"{key} has no .json")
+
+
+def _check_tar_end(path: Path, file: BinaryIO) -> None:
+    """A whole tar fills its records and ends in two zero blocks; `tarfile` lets it pass without."""
+    size = file.seek(0, io.SEEK_END)
+    file.seek(max(0, size - 2 * tarfile.BLOCKSIZE))
+    end = file.read()
+    file.seek(0)
+    if size == 0 or size % tarfile.RECORDSIZE or end.strip(b"\0"):
+        raise _damaged(path, f"truncated at byte {size}")
+
+
+def _check_tar_version(path: Path, tar: tarfile.TarFile) -> None:
+    if tar.pax_headers.get("CAPSTAN.format") != IMAGES:
+        raise DataError(f"{path}: not a {IMAGES}; make it with `capstan ingest`")
+    if (version := tar.pax_headers.get("CAPSTAN.version")) != str(VERSION):
+        raise DataError(
+            f"{path}: {IMAGES} version {version}, but this capstan reads version {VERSION}; "
+            "make it again with this capstan, or use the one that wrote it"
+        )
+
+
+def _damaged(path: Path, what: str) -> DataError:
+    return DataError(f"{path}: damaged ({what}); delete the shard and make it again")
+
+
+# Feature shards and training shards
+
+
+@dataclass(frozen=True)
+class FeatureShard:
+    """Feature rows and what made them. `npy_sha256` is the hash of the array's file."""
+
+    chunk: str
+    extractor: Extractor
+    npy_sha256: str
+    rows: Sequence[Feature]
+
+
+@dataclass(frozen=True)
+class TrainingShard:
+    """Captions joined to the rows of a feature array; a table, for there are millions."""
+
+    chunk: str
+    extractor: Extractor
+    npy_sha256: str
+    cleaning: str  # name of the cleaning profile
+    examples: pa.Table  # of EXAMPLE_SCHEMA
+
+
+def write_feature_shard(
+    directory: Path,
+    chunk: str,
+    rows: Sequence[Feature],
+    features: NDArray[np.float16],
+    extractor: Extractor,
+    provenance: Mapping[str, Any],
+) -> None:
+    """Write `<chunk>.npy` (N x D float16) and, last, `<chunk>.parquet`: then the shard is whole."""
+    npy = directory / f"{chunk}.npy"
+    with atomic_write(npy) as file:
+        np.save(file, features.astype(np.float16, copy=False))
+    table = pa.Table.from_pylist([asdict(row) for row in rows], schema=FEATURE_SCHEMA)
+    manifest = {
+        "format": FEATURES,
+        "version": VERSION,
+        "chunk": chunk,
+        "extractor": asdict(extractor),
+        "npy_sha256": sha256_file(npy),
+        **provenance,
+    }
+    write_table(directory / f"{chunk}.parquet", table, manifest)
+
+
+def read_feature_manifest(path: Path) -> dict[str, Any]:
+    """What a feature shard's parquet says of itself."""
+    return read_table(path, FEATURES, VERSION)[1]
+
+
+def read_feature_shard(path: Path) -> FeatureShard:
+    """Read a feature shard's parquet; `open_features` maps the array beside it."""
+    table, manifest = read_table(path, FEATURES, VERSION)
+    rows = [
+        Feature(row["key"], row["sha256"], row["row"], row["reason"] and Reason(row["reason"]))
+        for row in table.to_pylist()
+    ]
+    extractor = Extractor(**manifest["extractor"])
+    return FeatureShard(manifest["chunk"], extractor, manifest["npy_sha256"], rows)
+
+
+def write_training_shard(directory: Path, shard: TrainingShard) -> None:
+    """Write a training shard's `<chunk>.parquet`; its `.npy` is the feature shard's own."""
+    manifest = {
+        "format": EXAMPLES,
+        "version": VERSION,
+        "chunk": shard.chunk,
+        "extractor": asdict(shard.extractor),
+        "npy_sha256": shard.npy_sha256,
+        "cleaning": shard.cleaning,
+    }
+    write_table(directory / f"{shard.chunk}.parquet", shard.examples, manifest)
+
+
+def read_training_shard(path: Path) -> TrainingShard:
+    """Read a training shard's parquet; `open_features` maps the array beside it."""
+    table, manifest = read_table(path, EXAMPLES, VERSION)
+    return TrainingShard(
+        manifest["chunk"],
+        Extractor(**manifest["extractor"]),
+        manifest["npy_sha256"],
+        manifest["cleaning"],
+        table,
+    )
+
+
+def open_features(path: Path, sha256: str) -> NDArray[np.float16]:
+    """Memory-map a feature array (N x D float16) after checking its hash."""
+    if not path.is_file():
+        raise DataError(f"{path}: missing; make it again with `capstan featurize`")
+    if sha256_file(path) != sha256:
+        raise _damaged(path, "does not match the hash in its parquet")
+    empty = path.stat().st_size <= 128  # a header only, which mmap refuses
+    features: NDArray[np.float16] = np.load(path, mmap_mode=None if empty else "r")
+    return features

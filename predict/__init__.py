@@ -1,0 +1,1 @@
+"""New pictures to captions: the one place that puts decoding, features and model together."""

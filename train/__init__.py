@@ -1,0 +1,1 @@
+"""Features and captions to a caption model: consolidate, fit, decode, evaluate."""

@@ -19,6 +19,8 @@ from typing import Any
 from pipeline.errors import CapstanError
 from pipeline.progress import INTERVAL_VARIABLE
 
+logger = logging.getLogger(__name__)
+
 LOG_FORMAT_VARIABLE = "CAPSTAN_LOG_FORMAT"
 USER_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 
@@ -138,14 +140,34 @@ def set_up_logging(log_format: str, interval: float) -> None:
     """Log to stderr as asked, here and, through the environment, in child processes."""
     os.environ[LOG_FORMAT_VARIABLE] = log_format
     os.environ[INTERVAL_VARIABLE] = str(interval)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's own chatter
     plain = logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S")
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter() if log_format == "json" else plain)
     logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
 
 
+def import_tensorflow() -> None:
+    """Import TensorFlow and find its devices without what its native code prints meanwhile.
+
+    No setting turns that off: it is printed before its logging is set up.
+    """
+    stderr = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        import tensorflow as tf
+
+        gpus = tf.config.list_physical_devices("GPU")
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(nowhere)
+    logger.info("TensorFlow %s on %s", tf.__version__, f"{len(gpus)} GPUs" if gpus else "CPU")
+
+
 def _fail(message: str, status: int) -> int:
-    logging.getLogger("capstan").error("error: %s", message)
+    logger.error("error: %s", message)
     return status
 
 

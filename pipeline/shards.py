@@ -12,7 +12,7 @@ import json
 import tarfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -58,7 +58,7 @@ EXAMPLE_SCHEMA = pa.schema(
         ("row", pa.int32()),  # index into the shard's array
         ("caption", pa.string()),
         ("cleaned", pa.string()),  # words divided by single spaces
-        ("split", pa.string()),  # `train` or `validation`
+        ("split", pa.string()),  # `train`, `validation` or `test`
     ]
 )
 
@@ -81,12 +81,7 @@ def write_image_shard(
     columns: list[dict[str, Any]] = []
     with (
         atomic_write(paths[".tar"]) as file,
-        tarfile.open(
-            fileobj=file,
-            mode="w",
-            format=tarfile.PAX_FORMAT,
-            pax_headers={"CAPSTAN.format": IMAGES, "CAPSTAN.version": str(VERSION)},
-        ) as tar,
+        tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar,
     ):
         for outcome in outcomes:
             columns.append(_outcome_columns(outcome))
@@ -137,6 +132,8 @@ def _add_image(tar: tarfile.TarFile, outcome: Outcome, image: Image) -> None:
         "original_height": image.original_height,
         "sha256": image.sha256,
     }
+    if tar.offset == 0:
+        _write_tar_version(tar)
     for extension, data in (
         ("jpg", image.data),
         ("txt", outcome.row.caption.encode()),
@@ -145,6 +142,19 @@ def _add_image(tar: tarfile.TarFile, outcome: Outcome, image: Image) -> None:
         member = tarfile.TarInfo(f"{outcome.row.key}.{extension}")
         member.size = len(data)
         tar.addfile(member, io.BytesIO(data))
+
+
+def _write_tar_version(tar: tarfile.TarFile) -> None:
+    """Format and version as a pax global header, which every tar reader passes over.
+
+    Not in an empty tar: `tarfile` refuses a global header that nothing follows.
+    """
+    header = tarfile.TarInfo.create_pax_global_header(
+        {"CAPSTAN.format": IMAGES, "CAPSTAN.version": str(VERSION)}
+    )
+    assert tar.fileobj is not None
+    tar.fileobj.write(header)
+    tar.offset += len(header)
 
 
 def read_image_stats(path: Path) -> dict[str, Any]:
@@ -163,7 +173,8 @@ def read_images(path: Path) -> Iterator[StoredImage]:
         with path.open("rb") as file:
             _check_tar_end(path, file)
             with tarfile.open(fileobj=file, mode="r:") as tar:
-                _check_tar_version(path, tar)
+                if tar.firstmember is not None:
+                    _check_tar_version(path, tar)
                 yield from _tar_images(path, tar)
     except (tarfile.TarError, EOFError) as error:
         raise _damaged(path, str(error)) from error
@@ -241,6 +252,7 @@ class TrainingShard:
     npy_sha256: str
     cleaning: str  # name of the cleaning profile
     examples: pa.Table  # of EXAMPLE_SCHEMA
+    provenance: Mapping[str, Any] = field(default_factory=dict)  # to tell what is unchanged
 
 
 def write_feature_shard(
@@ -292,6 +304,7 @@ def write_training_shard(directory: Path, shard: TrainingShard) -> None:
         "extractor": asdict(shard.extractor),
         "npy_sha256": shard.npy_sha256,
         "cleaning": shard.cleaning,
+        "provenance": dict(shard.provenance),
     }
     write_table(directory / f"{shard.chunk}.parquet", shard.examples, manifest)
 
@@ -305,6 +318,7 @@ def read_training_shard(path: Path) -> TrainingShard:
         manifest["npy_sha256"],
         manifest["cleaning"],
         table,
+        manifest["provenance"],
     )
 
 

@@ -1,0 +1,123 @@
+"""Where ResNet50's weights come from: `imagenet`, a file, or a seed; and their identity."""
+
+import hashlib
+import warnings
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from keras.src.applications import resnet
+from keras.src.backend.config import keras_home
+
+from pipeline.errors import SettingError
+
+IMAGENET_FILE = "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5"
+IMAGENET_URL = resnet.BASE_WEIGHTS_PATH + IMAGENET_FILE
+IMAGENET_MD5 = resnet.WEIGHTS_HASHES["resnet50"][1]
+
+
+def load_resnet50(weights: str, image_size: int) -> tuple[keras.Model, str]:
+    """Build the headless, average-pooled ResNet50 and load its weights; return their SHA-256 too.
+
+    Input (N, image_size, image_size, 3) as Keras' own `preprocess_input` leaves it, output
+    (N, 2048).
+    """
+    if weights.startswith("random:"):
+        return _random(int(weights.removeprefix("random:")), image_size)
+    if weights == "imagenet":
+        model = _resnet50(image_size)
+        model.load_weights(_imagenet_file())
+    elif weights.endswith(".keras"):
+        model = _read_model(weights, image_size)
+    else:
+        model = _resnet50(image_size)
+        _read_weights(model, weights)
+    return model, _sha256(model)
+
+
+def _resnet50(image_size: int) -> keras.Model:
+    return keras.applications.ResNet50(
+        weights=None, include_top=False, pooling="avg", input_shape=(image_size, image_size, 3)
+    )
+
+
+def _imagenet_file() -> str:
+    try:
+        path: str = keras.utils.get_file(
+            IMAGENET_FILE, IMAGENET_URL, cache_subdir="models", file_hash=IMAGENET_MD5
+        )
+    except Exception as error:  # Keras raises a bare Exception when a download fails
+        raise SettingError(
+            f"imagenet: cannot be downloaded ({error}); put {IMAGENET_FILE} into "
+            f"{Path(keras_home()) / 'models'} or give --weights PATH"
+        ) from error
+    return path
+
+
+def _read_weights(model: keras.Model, path: str) -> None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # Keras only warns of layers left out
+            model.load_weights(path)
+    except (OSError, ValueError, KeyError, UserWarning) as error:
+        raise SettingError(
+            f"{path}: not weights of a headless ResNet50 ({_line(error)})"
+        ) from error
+
+
+def _read_model(path: str, image_size: int) -> keras.Model:
+    model = _resnet50(image_size)
+    try:
+        model.set_weights(keras.models.load_model(path, compile=False).get_weights())
+    except (OSError, ValueError, KeyError) as error:
+        raise SettingError(f"{path}: not a headless ResNet50 ({_line(error)})") from error
+    return model
+
+
+def _line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:200]
+
+
+def _random(seed: int, image_size: int) -> tuple[keras.Model, str]:
+    """Seeded weights, with batch-norm statistics measured on seeded noise so that features scale.
+
+    Their identity is that of the weights before that measurement, whose last bits differ between
+    processors.
+    """
+    keras.utils.set_random_seed(seed)
+    model = _resnet50(image_size)
+    identity = _sha256(model)
+    calibrate(model, _noise(seed, image_size))
+    return model, identity
+
+
+def calibrate(model: keras.Model, pictures: Any) -> None:
+    """Set every batch-norm's statistics to those of preprocessed `pictures` (N, H, W, 3)."""
+    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    momenta = [layer.momentum for layer in norms]
+    for layer in norms:
+        layer.momentum = 0.0
+    model(pictures, training=True)
+    for layer, momentum in zip(norms, momenta, strict=True):
+        layer.momentum = momentum
+
+
+def _noise(seed: int, image_size: int) -> Any:
+    """Pictures of blotches from coarse to fine, (16, S, S, 3), mean about zero as after caffe's."""
+    generator = np.random.default_rng(seed)
+    pictures = []
+    for cells in (2, 4, 8, 16) * 4:
+        blotches = generator.uniform(-128, 128, (1, cells, cells, 3)).astype(np.float32)
+        pictures.append(keras.ops.image.resize(blotches, (image_size, image_size)))
+    return keras.ops.concatenate(pictures)
+
+
+def _sha256(model: keras.Model) -> str:
+    """Identity of the weights themselves, whatever file they came from."""
+    digest = hashlib.sha256()
+    for variable in model.variables:
+        array = np.ascontiguousarray(variable.numpy(), dtype="<f4")
+        digest.update(f"{array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()

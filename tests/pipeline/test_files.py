@@ -1,0 +1,61 @@
+"""Files are whole or absent, whatever happens to the writer."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import SettingError
+from pipeline.files import atomic_write, data_files, input_directory, output_directory
+
+KILLED_WRITER = """
+import os, signal, sys
+from pathlib import Path
+from pipeline.files import atomic_write
+with atomic_write(Path(sys.argv[1])) as file:
+    file.write(b"new, but not whole")
+    file.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_exception_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    with pytest.raises(RuntimeError), atomic_write(path) as file:
+        file.write(b"new")
+        raise RuntimeError
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_kill_leaves_nothing_under_the_final_name(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    done = subprocess.run([sys.executable, "-c", KILLED_WRITER, str(path)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert not path.exists()
+    assert data_files(tmp_path) == []
+    with atomic_write(path) as file:
+        file.write(b"whole")
+    assert os.listdir(tmp_path) == ["file"]  # noqa: PTH208
+
+
+def test_data_files_are_sorted_and_visible(tmp_path: Path) -> None:
+    for name in ("b/2.tar", "b/1.tar", "a.tar", ".hidden/3.tar", ".4.tar", "b/x.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = [path.relative_to(tmp_path).as_posix() for path in data_files(tmp_path, ".tar")]
+    assert found == ["a.tar", "b/1.tar", "b/2.tar"]
+
+
+def test_directories_that_cannot_be_used_name_flag_and_cure(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SettingError, match="no such directory; give an existing one with --input"):
+        input_directory(tmp_path / "absent")
+    with pytest.raises(
+        SettingError, match=r"cannot write there .* another directory with --output"
+    ):
+        output_directory(tmp_path / "file" / "folder")

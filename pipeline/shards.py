@@ -173,7 +173,7 @@ def read_images(path: Path) -> Iterator[StoredImage]:
         with path.open("rb") as file:
             _check_tar_end(path, file)
             with tarfile.open(fileobj=file, mode="r:") as tar:
-                if tar.firstmember is not None:
+                if tar.next() is not None:
                     _check_tar_version(path, tar)
                 yield from _tar_images(path, tar)
     except (tarfile.TarError, EOFError) as error:

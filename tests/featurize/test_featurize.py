@@ -153,7 +153,7 @@ def test_imagenet_weights_come_through_keras(
 ) -> None:
     path = tmp_path / "cached.weights.h5"
     weights.load_resnet50("random:5", SIZE)[0].save_weights(path)
-    asked = {}
+    asked: dict[str, str] = {}
 
     def get_file(name: str, origin: str, **options: str) -> str:
         asked.update(options, name=name, origin=origin)

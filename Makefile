@@ -1,0 +1,39 @@
+# Needs python3 (3.11 or newer) with venv, and make. From Debian: python3-venv; for the browser
+# test of `make test`, chromium (it is skipped without).
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+CODE := pipeline ingest featurize train predict dryrun report demo benchmarks tests
+
+.PHONY: help demo test lint types bench clean
+help: ## say what there is
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+
+$(READY): setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import ensurepip, venv' || { echo "install Debian's python3-venv"; exit 1; }
+	@echo "setting up $(VENV) (a few minutes the first time)"
+	@rm -rf $(VENV)
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+demo: $(READY) ## the whole road on generated pictures, offline; opens no port to others
+	@$(BIN)/capstan demo $(DEMO_FLAGS)
+
+test: $(READY) ## all tests
+	@$(BIN)/python -m pytest $(TEST_FLAGS)
+
+lint: $(READY) ## format, lint, import layers
+	@$(BIN)/ruff format --check $(CODE)
+	@$(BIN)/ruff check $(CODE)
+	@$(BIN)/lint-imports
+
+types: $(READY) ## mypy, strict
+	@$(BIN)/mypy
+
+bench: $(READY) ## speed benchmarks, a few minutes
+	@$(BIN)/python -m benchmarks.train
+
+clean: ## remove the environment and all runs
+	rm -rf $(VENV) runs build *.egg-info

@@ -1,0 +1,201 @@
+import json
+import time
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from pipeline.cli import main
+from pipeline.errors import DataError, SettingError
+from report.page import safe_link, write_report
+from tests.report.conftest import ALL, Plan
+
+MakeRun = Callable[[Plan], Path]
+NETWORK = {"script", "iframe", "object", "embed", "audio", "video", "base", "form"}
+
+
+class Audit(HTMLParser):
+    """Collects whatever could run or load something, and the text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.bad: list[str] = []
+        self.links: list[str] = []
+        self.pictures = 0
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        if tag in NETWORK:
+            self.bad.append(tag)
+        for name, value in attributes:
+            if name.startswith("on"):
+                self.bad.append(name)
+            if name == "src":
+                self.pictures += 1
+                if not (value or "").startswith("data:image/jpeg;base64,"):
+                    self.bad.append(f"src={value}")
+            if name == "href" and tag == "a" and not (value or "").startswith("#"):
+                self.links.append(value or "")
+            if name == "style" and "url(" in (value or ""):
+                self.bad.append("style url")
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def draw(run: Path) -> tuple[str, Audit]:
+    output = run / "report.html"
+    write_report(run, output)
+    html = output.read_text()
+    return html, Audit(html)
+
+
+def test_full_run_tells_everything(make_run: MakeRun) -> None:
+    html, page = draw(make_run(Plan(rows=300)))
+    text = " ".join(page.text.split())
+    assert page.bad == []
+    assert page.pictures > 24
+    for words in (
+        "Coloured shapes",
+        "Standardised features made the captions right.",
+        "300 lines of text and address came in",
+        "93.1 % right, word for word",
+        "not found",
+        "drawn by lot",
+        "More that are not right",
+        "4 of 5 are right",
+        "rows/s",
+        "captions/s",
+        "18 epochs",
+        "BLEU-4",
+        "random:7",
+        "Made for a test.",
+    ):
+        assert words in text
+    assert "not run" not in text
+    assert page.links
+    assert all(link.startswith("http://pictures") for link in page.links)
+    assert html.startswith("<!doctype html>")
+
+
+@pytest.mark.parametrize("count", range(len(ALL)))
+def test_partial_run_names_what_was_not_run(make_run: MakeRun, count: int) -> None:
+    _, page = draw(make_run(Plan(stages=ALL[:count], finished=False)))
+    assert page.bad == []
+    assert "not run" in page.text
+    assert "not finished" in page.text
+    assert ("93.1 %" in page.text) == ("model" in ALL[:count])
+
+
+def test_hostile_words_stay_words(make_run: MakeRun) -> None:
+    attack = """</style><script>alert(1)</script><img src=x onerror=alert(1)>"' {{ 7 * 7 }}"""
+    plan = Plan(
+        rows=200,
+        caption=lambda caption: f"{attack} {caption}",
+        url=lambda url: f'{url}"onmouseover="alert(1)' if "red" in url else "javascript:alert(1)",
+        title=attack,
+        notes=[attack],
+    )
+    run = make_run(plan)
+    (run / "inpredict/0.png").write_text(attack)
+    html, page = draw(run)
+    assert page.bad == []
+    assert "<script" not in html
+    assert "{{ 7 * 7 }}" in page.text
+    assert "javascript:alert(1)" in page.text
+    assert page.links
+    assert all(link.startswith("http://pictures") for link in page.links)
+    assert "no picture to show" in page.text
+
+
+def test_half_characters_do_not_stop_the_page(make_run: MakeRun) -> None:
+    run = make_run(Plan())
+    line = {"key": "k", "sha256": "s", "references": ["\ud800"], "caption": "\ud800 \u202e x" * 900}
+    (run / "repos/model/predictions.jsonl").write_text(json.dumps(line) + "\n")
+    html, page = draw(run)
+    assert page.bad == []
+    assert len(html) < 100_000
+
+
+@pytest.mark.parametrize(
+    ("url", "linked"),
+    [
+        ("http://a/b", True),
+        ("HTTPS://a/b", True),
+        ("javascript:alert(1)", False),
+        (" javascript:alert(1)", False),
+        ("data:text/html,x", False),
+        ("//a/b", False),
+        ("http://a/" + "b" * 3000, False),
+    ],
+)
+def test_only_web_addresses_become_links(url: str, linked: bool) -> None:
+    assert safe_link(url) == (url if linked else None)
+
+
+def test_a_large_run_is_drawn_fast_and_small(make_run: MakeRun) -> None:
+    run = make_run(Plan(rows=1500, chunks=3))
+    begin = time.perf_counter()
+    draw(run)
+    assert time.perf_counter() - begin < 3
+    assert (run / "report.html").stat().st_size < 3_000_000
+
+
+def test_same_run_same_page(make_run: MakeRun) -> None:
+    run = make_run(Plan())
+    assert draw(run)[0] == draw(run)[0]
+
+
+def test_command_writes_where_it_is_told(
+    make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run(Plan())
+    assert main(["report", str(run), "--output", str(tmp_path / "new/page.html")]) == 0
+    assert (tmp_path / "new/page.html").is_file()
+    assert not (run / "report.html").exists()
+    assert main(["report", str(run)]) == 0
+    assert "report.html" in capsys.readouterr().err
+
+
+def test_missing_run_is_a_setting(tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match="no such folder; give one that `capstan run` wrote"):
+        write_report(tmp_path / "none", tmp_path / "report.html")
+    assert main(["report", str(tmp_path / "none")]) == 2
+    assert not (tmp_path / "none").exists()
+
+
+def test_folder_without_a_run_is_a_setting(tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match=r"no run\.json"):
+        write_report(tmp_path, tmp_path / "report.html")
+
+
+def test_output_that_is_a_folder_is_a_setting(make_run: MakeRun, tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match="is a folder"):
+        write_report(make_run(Plan()), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("run.json", '{"format": "capstan-run", "version": 1}'),
+        ("run.json", '{"format": "capstan-run", "version": 2}'),
+        ("run.json", "{"),
+        ("notes.json", "[]"),
+        ("repos/model/metrics.json", '{"format": "capstan-metrics", "version": 1}'),
+        ("repos/model/curves.jsonl", '{"epoch": 1}\n'),
+        ("repos/model/predictions.jsonl", '{"key": "k"}\n'),
+        ("repos/model/predictions.jsonl", "no\n"),
+        ("repos/images/shapes.tsv/0000000000000000.parquet", "PAR1"),
+    ],
+)
+def test_damage_names_the_file_and_leaves_the_old_page(
+    make_run: MakeRun, name: str, text: str
+) -> None:
+    run = make_run(Plan())
+    (run / "report.html").write_text("old")
+    (run / name).write_text(text)
+    with pytest.raises(DataError, match=Path(name).name):
+        write_report(run, run / "report.html")
+    assert (run / "report.html").read_text() == "old"

@@ -1,0 +1,65 @@
+"""Which addresses may be connected to: public ones, unless private ones are asked for.
+
+aiohttp asks a resolver for names only; an address written into a URL goes past it. So both are
+checked: the resolver's answers and every socket before it connects.
+"""
+
+import socket
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+
+from aiohttp import AddrInfoType
+from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.resolver import DefaultResolver
+
+GLOBAL_UNICAST = IPv6Network("2000::/3")  # all that has ever been given out
+TRANSLATED = IPv6Network("64:ff9b::/96")  # an IPv4 address behind NAT64
+
+
+class ForbiddenAddressError(OSError):
+    """The address is not a public one."""
+
+
+def is_public(address: str) -> bool:
+    """Whether a numeric address is one of the public internet."""
+    ip = _unwrap(ip_address(address))
+    if isinstance(ip, IPv6Address):
+        embedded = ip.sixtofour or (ip.teredo or (None, None))[1]
+        return ip in GLOBAL_UNICAST and ip.is_global and embedded is None
+    return ip.is_global and not ip.is_multicast and not ip.is_reserved
+
+
+def _unwrap(ip: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
+    if not isinstance(ip, IPv6Address):
+        return ip
+    if ip in TRANSLATED:
+        return IPv4Address(int(ip) & 0xFFFF_FFFF)
+    return ip.ipv4_mapped or ip
+
+
+class PublicResolver(AbstractResolver):
+    """Resolves names to their public addresses only."""
+
+    def __init__(self, resolver: AbstractResolver | None = None) -> None:
+        self._resolver = resolver or DefaultResolver()
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """Look a name up; raises ForbiddenAddressError when all its addresses are private."""
+        found = await self._resolver.resolve(host, port, family)
+        public = [answer for answer in found if is_public(answer["host"])]
+        if found and not public:
+            raise ForbiddenAddressError(f"{host} has no public address")
+        return public
+
+    async def close(self) -> None:
+        """Close the resolver that does the work."""
+        await self._resolver.close()
+
+
+def open_public_socket(address: AddrInfoType) -> socket.socket:
+    """aiohttp's socket factory: raises ForbiddenAddressError for an address that is not public."""
+    family, kind, protocol, _, target = address
+    if not is_public(str(target[0])):
+        raise ForbiddenAddressError(f"{target[0]} is not a public address")
+    return socket.socket(family, kind, protocol)

@@ -1,0 +1,147 @@
+"""Cutting a TSV into chunks, line-exactly, and finding chunks again.
+
+A line ends at a line feed and nowhere else: no quoting, no carriage returns, no decoding. The
+chunks put together are the TSV, byte for byte, and no more than a piece is ever held in memory.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import BinaryIO
+
+from pipeline.errors import DataError
+from pipeline.files import atomic_write, data_files
+
+PIECE = 1 << 20  # bytes held in memory at a time
+LINE = 1 << 16  # bytes of a line looked at for a tab
+TAB_LINES = 1_000  # lines looked at before a TSV is said to have no columns
+CHUNK_NAME = re.compile(r"[0-9a-f]{16}")
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What cutting a TSV did."""
+
+    written: int
+    unchanged: int
+    removed: int
+
+    def __str__(self) -> str:
+        counts = {
+            "written": self.written,
+            "unchanged": self.unchanged,
+            "stale removed": self.removed,
+        }
+        done = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+        return f"{self.written + self.unchanged} chunks: {done}"
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A chunk file as found in the input directory."""
+
+    name: str  # POSIX path relative to the input directory; names the shard
+    path: Path
+    sha256: str
+    rows: int
+    has_tab: bool
+
+
+def cut(tsv: Path, rows: int, directory: Path) -> Cut:
+    """Cut `tsv` into files of `rows` lines, `directory/0000000000000000` and on (hexadecimal).
+
+    Chunks that are there with the same bytes are left alone; those of an earlier, longer cut are
+    removed. Raises DataError for a TSV that is empty or has no tab in its first lines.
+    """
+    check_columns(tsv)
+    written = unchanged = 0
+    with tsv.open("rb") as scanned, tsv.open("rb") as source:
+        for number, (start, end) in enumerate(boundaries(scanned, rows)):
+            path = directory / f"{number:016x}"
+            if _is_same(source, start, end, path):
+                unchanged += 1
+            else:
+                _copy(source, start, end, path)
+                written += 1
+    return Cut(written, unchanged, _remove_stale(directory, written + unchanged))
+
+
+def check_columns(tsv: Path) -> None:
+    """Refuse a TSV that is empty, or none of whose first lines has a tab."""
+    with tsv.open("rb") as file:
+        lines = list(islice(iter(lambda: file.readline(LINE), b""), TAB_LINES))
+    if not lines:
+        raise DataError(f"{tsv}: empty; give a TSV of caption<TAB>url lines")
+    if not any(b"\t" in line for line in lines):
+        shown = lines[0][:60].decode(errors="backslashreplace").strip()
+        raise DataError(
+            f"{tsv}: no tab in line 1 ({shown!r}) nor in the next {len(lines) - 1}; "
+            "expected caption<TAB>url, so divide the two columns by a tab"
+        )
+
+
+def boundaries(file: BinaryIO, rows: int) -> Iterator[tuple[int, int]]:
+    """Byte ranges of `rows` lines each; the last may have fewer, and no final line feed."""
+    start = end = lines = 0
+    while piece := file.readline(PIECE):
+        end += len(piece)
+        lines += piece.endswith(b"\n")
+        if lines == rows:
+            yield start, end
+            start, lines = end, 0
+    if end > start:
+        yield start, end
+
+
+def _pieces(source: BinaryIO, start: int, end: int) -> Iterator[bytes]:
+    source.seek(start)
+    while start < end:
+        piece = source.read(min(PIECE, end - start))
+        if not piece:
+            raise DataError(f"{source.name}: became shorter while it was read; split it again")
+        start += len(piece)
+        yield piece
+
+
+def _is_same(source: BinaryIO, start: int, end: int, path: Path) -> bool:
+    if not path.is_file() or path.stat().st_size != end - start:
+        return False
+    with path.open("rb") as chunk:
+        return all(chunk.read(len(piece)) == piece for piece in _pieces(source, start, end))
+
+
+def _copy(source: BinaryIO, start: int, end: int, path: Path) -> None:
+    with atomic_write(path) as chunk:
+        chunk.writelines(_pieces(source, start, end))
+
+
+def _remove_stale(directory: Path, count: int) -> int:
+    stale = [
+        path
+        for path in directory.iterdir()
+        if CHUNK_NAME.fullmatch(path.name) and int(path.name, 16) >= count
+    ]
+    for path in stale:
+        path.unlink()
+    return len(stale)
+
+
+def find_chunks(directory: Path) -> list[Chunk]:
+    """All chunks below a directory, by name, each read once for its hash and number of rows."""
+    return [
+        _describe(path.relative_to(directory).as_posix(), path) for path in data_files(directory)
+    ]
+
+
+def _describe(name: str, path: Path) -> Chunk:
+    digest, rows, has_tab, last = hashlib.sha256(), 0, False, b"\n"
+    with path.open("rb") as file:
+        while piece := file.read(PIECE):
+            digest.update(piece)
+            rows += piece.count(b"\n")
+            has_tab = has_tab or b"\t" in piece
+            last = piece[-1:]
+    return Chunk(name, path, digest.hexdigest(), rows + (last != b"\n"), has_tab)

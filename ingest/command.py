@@ -1,0 +1,24 @@
+"""Download the pictures of TSV chunks into image shards.
+
+For every chunk below --input writes, under the same name below --output, a WebDataset .tar of
+JPEGs with captions, a .parquet with one line per row, failures and their reasons included, and a
+_stats.json, last. Running it again does only what is missing or changed; a killed run goes on
+from the rows it had. Rows that fail are accounted for and do not fail the command.
+"""
+
+import argparse
+
+from ingest.config import Settings
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `capstan ingest`."""
+    Settings.configure(parser)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Make the image shards."""
+    settings = Settings.from_arguments(arguments)
+    from ingest.run import ingest
+
+    ingest(settings)

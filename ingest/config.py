@@ -1,0 +1,169 @@
+"""The settings of `capstan ingest`: each is one field, one flag and one check."""
+
+import argparse
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from pipeline.errors import SettingError
+
+T = TypeVar("T")
+DAY = 86_400.0
+
+
+def flag(
+    default: T,
+    help: str,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    choices: Sequence[str] | None = None,
+) -> T:
+    """A dataclass field that is also a command line flag."""
+    metadata = {"help": help, "minimum": minimum, "maximum": maximum, "choices": choices}
+    value: T = field(default=default, metadata=metadata)
+    return value
+
+
+@dataclass(frozen=True)
+class Flags:
+    """Settings whose fields are flags; raises SettingError for a value out of range."""
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value, bounds = getattr(self, item.name), item.metadata
+            name = f"--{item.name.replace('_', '-')}"
+            if bounds["choices"] and value not in bounds["choices"]:
+                raise SettingError(f"{name} {value}: choose from {', '.join(bounds['choices'])}")
+            if isinstance(value, str) and not value.isprintable():
+                raise SettingError(f"{name} {value!r}: give printable characters on one line")
+            if bounds["minimum"] is not None and not value >= bounds["minimum"]:
+                raise SettingError(f"{name} {value}: give at least {bounds['minimum']:,}")
+            if bounds["maximum"] is not None and not value <= bounds["maximum"]:
+                raise SettingError(f"{name} {value}: give at most {bounds['maximum']:,}")
+
+    @classmethod
+    def configure(cls, parser: argparse.ArgumentParser) -> None:
+        """Add the flags to a parser, under the class's docstring as their title."""
+        group = parser.add_argument_group((cls.__doc__ or "").rstrip("."))
+        for item in fields(cls):
+            name, default = f"--{item.name.replace('_', '-')}", item.default
+            details: dict[str, Any] = {"help": item.metadata["help"]}
+            if isinstance(default, bool):
+                details["action"] = "store_true"
+            else:
+                details |= {"type": type(default), "default": default}
+                details["choices"] = item.metadata["choices"]
+                details["metavar"] = None if details["choices"] else _metavar(default)
+            group.add_argument(name, **details)
+
+    @classmethod
+    def from_arguments(cls, arguments: argparse.Namespace) -> Self:
+        """Read the flags back."""
+        return cls(**{item.name: getattr(arguments, item.name) for item in fields(cls)})
+
+
+def _metavar(default: object) -> str:
+    return {int: "N", float: "SECONDS", str: "TEXT"}[type(default)]
+
+
+@dataclass(frozen=True)
+class Pictures(Flags):
+    """what is stored."""
+
+    resize_mode: str = flag(
+        "keep_ratio",
+        "keep_ratio: shorter side to the image size; border: longer side, white bars to a square; "
+        "center_crop: shorter side, then the middle square; no: size and JPEG bytes as they came. "
+        "None enlarges",
+        choices=("keep_ratio", "border", "center_crop", "no"),
+    )
+    image_size: int = flag(256, "pixels that the resize mode aims at", 1, 16_384)
+    jpeg_quality: int = flag(95, "quality of the stored JPEG", 1, 100)
+    max_pixels: int = flag(50_000_000, "pixels above which a picture is not decoded", 1)
+    min_side: int = flag(1, "pixels below which a side is too short to keep the picture", 1)
+
+
+@dataclass(frozen=True)
+class Web(Flags):
+    """how one address is asked."""
+
+    timeout: float = flag(30.0, "time for one attempt: connection, redirects and body", 0.001, DAY)
+    connect_timeout: float = flag(10.0, "time for one connection", 0.001, DAY)
+    max_bytes: int = flag(32 << 20, "bytes of a body, unpacked, above which it is dropped", 1)
+    max_redirects: int = flag(5, "redirects followed", 0)
+    contact: str = flag("", "web page or mail address that the User-Agent gives to hosts")
+    user_agent: str = flag("", "User-Agent in place of capstan's own")
+    ignore_opt_out: bool = flag(False, "keep pictures whose X-Robots-Tag says noai or noimageai")
+    allow_private: bool = flag(False, "also connect to private and local addresses")
+
+
+@dataclass(frozen=True)
+class Patience(Flags):
+    """how often a row is tried; a waiting row holds no connection."""
+
+    attempts: int = flag(3, "attempts at a row whose failure may pass", 1)
+    deadline: float = flag(
+        120.0, "time for a row from its first attempt, waits and Retry-After included", 0.001, DAY
+    )
+    first_wait: float = flag(1.0, "wait after the first attempt, doubled after each", 0.0, DAY)
+    longest_wait: float = flag(30.0, "longest wait, unless the host asks for more", 0.0, DAY)
+
+
+@dataclass(frozen=True)
+class Load(Flags):
+    """how much at once."""
+
+    processes: int = flag(0, "processes, each with its own event loop; 0: one per core", 0)
+    in_flight: int = flag(256, "rows being fetched or decoded at a time, per process", 1)
+    per_host: int = flag(16, "connections to one host at a time, over all processes", 1)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All of them."""
+
+    input: Path
+    output: Path
+    pictures: Pictures = field(default_factory=Pictures)
+    web: Web = field(default_factory=Web)
+    patience: Patience = field(default_factory=Patience)
+    load: Load = field(default_factory=Load)
+
+    @classmethod
+    def configure(cls, parser: argparse.ArgumentParser) -> None:
+        """Add all flags to a parser."""
+        parser.add_argument(
+            "--input", type=Path, required=True, metavar="DIR", help="chunks, from `capstan split`"
+        )
+        parser.add_argument(
+            "--output", type=Path, required=True, metavar="DIR", help="where image shards go"
+        )
+        for group in (Pictures, Web, Patience, Load):
+            group.configure(parser)
+
+    @classmethod
+    def from_arguments(cls, arguments: argparse.Namespace) -> Self:
+        """Read all flags back; raises SettingError for a value out of range."""
+        return cls(
+            arguments.input,
+            arguments.output,
+            Pictures.from_arguments(arguments),
+            Web.from_arguments(arguments),
+            Patience.from_arguments(arguments),
+            Load.from_arguments(arguments),
+        )
+
+    def identity(self, source_sha256: str) -> dict[str, Any]:
+        """What a shard's bytes depend on besides the web: its chunk and some of the settings."""
+        web = {
+            name: getattr(self.web, name)
+            for name in ("max_bytes", "max_redirects", "ignore_opt_out", "allow_private")
+        }
+        return {"source_sha256": source_sha256, "settings": asdict(self.pictures) | web}
+
+    def processes(self, chunks: int) -> int:
+        """How many processes to start: never more than chunks, or connections to a host."""
+        wanted = self.load.processes or len(os.sched_getaffinity(0))
+        return max(1, min(wanted, chunks, self.load.per_host))

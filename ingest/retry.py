@@ -1,0 +1,100 @@
+"""When a row is tried again, after how long, and when it is given up: pure policy by reason."""
+
+import re
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_result, stop_after_attempt
+from tenacity.stop import stop_base
+from tenacity.wait import wait_base, wait_exponential, wait_random
+
+from ingest.config import Patience
+from pipeline.records import Answer, Failure, Image, Reason
+
+MAY_PASS = frozenset(
+    {
+        Reason.DNS,
+        Reason.CONNECT,
+        Reason.TIMEOUT,
+        Reason.DISCONNECTED,
+        Reason.RATE_LIMITED,
+        Reason.SERVER_ERROR,
+    }
+)
+SECONDS = re.compile(r"[0-9]{1,9}")
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """How an attempt at a row ended."""
+
+    answer: Answer  # attempts: how many it were so far
+    result: Image | Failure
+    retry_after: str | None = None  # the host's header
+    seconds: float = 0.0  # since the row's first attempt began
+
+
+def policy(patience: Patience, sleep: Callable[[float], Awaitable[None]]) -> AsyncRetrying:
+    """The policy for one row; called with a function it returns that function's last Attempt."""
+    growing = wait_exponential(patience.first_wait, max=patience.longest_wait)
+    jitter = wait_random(0, patience.first_wait)  # rows that failed together come back apart
+    return AsyncRetrying(
+        retry=retry_if_result(may_pass),
+        wait=wait_as_asked(growing + jitter),
+        stop=stop_after_attempt(patience.attempts) | stop_at_deadline(patience.deadline),
+        sleep=sleep,
+        retry_error_callback=last_attempt,
+    )
+
+
+def may_pass(attempt: Attempt) -> bool:
+    """Whether another attempt could end better."""
+    return isinstance(attempt.result, Failure) and attempt.result.reason in MAY_PASS
+
+
+def last_attempt(state: RetryCallState) -> Attempt:
+    """The Attempt that a retry state has just seen."""
+    assert state.outcome is not None
+    attempt: Attempt = state.outcome.result()
+    return attempt
+
+
+class wait_as_asked(wait_base):  # noqa: N801 - named like tenacity's own
+    """Wait as long as the host asks, in full, or else as another strategy says."""
+
+    def __init__(self, otherwise: wait_base, now: Callable[[], float] = time.time) -> None:
+        self.otherwise, self.now = otherwise, now
+
+    def __call__(self, retry_state: RetryCallState) -> float:
+        """Seconds to wait."""
+        asked = parse_retry_after(last_attempt(retry_state).retry_after, self.now())
+        return self.otherwise(retry_state) if asked is None else asked
+
+
+class stop_at_deadline(stop_base):  # noqa: N801 - named like tenacity's own
+    """Stop when the next attempt would begin after the row's deadline.
+
+    So a host that asks for a longer wait is not asked again too early, but never.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def __call__(self, retry_state: RetryCallState) -> bool:
+        """Whether to stop."""
+        return last_attempt(retry_state).seconds + retry_state.upcoming_sleep >= self.seconds
+
+
+def parse_retry_after(header: str | None, now: float) -> float | None:
+    """Seconds that a Retry-After asks for, as a number or a date; None when it says neither."""
+    text = (header or "").strip()
+    if SECONDS.fullmatch(text):
+        return float(text)
+    try:
+        date = parsedate_to_datetime(text)
+        return max(0.0, date.replace(tzinfo=date.tzinfo or UTC).timestamp() - now)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None  # the standard library's parser lets several kinds out

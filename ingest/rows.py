@@ -1,0 +1,71 @@
+"""TSV lines to rows: line-exact, no quoting; what is not a row is an outcome, never a stop."""
+
+from collections.abc import Iterator
+from typing import BinaryIO
+from urllib.parse import urlsplit
+
+from pipeline.records import Answer, Failure, Outcome, Reason, Row, row_key
+
+MAX_LINE = 1 << 20  # bytes; a longer line is no caption and URL
+KEPT_OF_LONG_LINE = 1_000  # bytes of it that the record keeps
+
+
+def read_rows(file: BinaryIO, chunk: str) -> Iterator[Row | Outcome]:
+    """One row, or the outcome that a line cannot be one, for each line of a chunk, in order."""
+    for index, line in enumerate(read_lines(file)):
+        yield parse_line(line, chunk, index)
+
+
+def read_lines(file: BinaryIO) -> Iterator[bytes]:
+    """Lines without their line feed; of those over MAX_LINE only a little more than that."""
+    while line := file.readline(MAX_LINE + 1):
+        end = line
+        while end and not end.endswith(b"\n"):
+            end = file.readline(MAX_LINE)
+        yield line.removesuffix(b"\n")
+
+
+def parse_line(line: bytes, chunk: str, index: int) -> Row | Outcome:
+    """Read `caption<TAB>url`, divided at the last tab: URLs hold none, captions may.
+
+    Caption and URL are kept as written, but for one carriage return at the end.
+    """
+    if len(line) > MAX_LINE:
+        caption, url, is_text = line[:KEPT_OF_LONG_LINE], b"", False
+    else:
+        caption, url = _divide(line.removesuffix(b"\r"))
+        is_text = b"\0" not in line and _is_utf8(line)
+    row = Row(
+        index,
+        row_key(chunk, index),
+        caption.decode(errors="backslashreplace"),
+        url.decode(errors="backslashreplace"),
+    )
+    if not is_text or not row.url.strip():
+        return Outcome(row, Answer(), Failure(Reason.BAD_ROW))
+    if host_of(row.url) is None:
+        return Outcome(row, Answer(), Failure(Reason.BAD_URL))
+    return row
+
+
+def _divide(line: bytes) -> tuple[bytes, bytes]:
+    caption, tab, url = line.rpartition(b"\t")
+    return (caption, url) if tab else (line, b"")
+
+
+def _is_utf8(line: bytes) -> bool:
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def host_of(url: str) -> str | None:
+    """Host of an http(s) URL in lower case, None for anything else."""
+    try:
+        parts = urlsplit(url.strip())
+        _ = parts.port  # raises ValueError when it is no port
+    except ValueError:
+        return None
+    return parts.hostname if parts.scheme in ("http", "https") else None

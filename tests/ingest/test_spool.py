@@ -1,0 +1,127 @@
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ingest import spool as spool_module
+from ingest.spool import Spool, remove_spools
+from pipeline.errors import DataError, SettingError
+from pipeline.records import Answer, Failure, Image, Outcome, Reason, Row
+
+RESULTS = st.builds(
+    Image,
+    data=st.binary(max_size=200),
+    width=st.integers(1, 9),
+    height=st.integers(1, 9),
+    original_width=st.integers(1, 9),
+    original_height=st.integers(1, 9),
+    sha256=st.text(max_size=5),
+) | st.builds(Failure, st.sampled_from(Reason))
+ANSWERS = st.builds(
+    Answer,
+    http_status=st.none() | st.integers(100, 999),
+    attempts=st.integers(1, 5),
+    bytes=st.integers(0, 1 << 40),
+    final_url=st.none() | st.text(st.characters(exclude_categories=["Cs"])),
+)
+IDENTITY = {"source_sha256": "abc", "settings": {"image_size": 256}}
+PICTURE = Image(b"picture", 3, 2, 6, 4, "hash")
+
+
+def row(index: int) -> Row:
+    return Row(index, f"k{index}", "caption", "http://h/")
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    outcomes=st.dictionaries(st.integers(0, 50), st.tuples(ANSWERS, RESULTS), max_size=8),
+    data=st.data(),
+)
+def test_a_kill_at_any_byte_loses_what_was_torn_and_no_more(
+    tmp_path: Path, outcomes: dict[int, tuple[Answer, Image | Failure]], data: st.DataObject
+) -> None:
+    path = tmp_path / "spools" / "cc.tsv" / "0"
+    path.unlink(missing_ok=True)
+    ends = []
+    with Spool(path, IDENTITY) as spool:
+        for index, (answer, result) in outcomes.items():
+            spool.append(index, answer, result)
+            ends.append(path.stat().st_size)
+    cut = data.draw(st.integers(0, path.stat().st_size))
+    with path.open("r+b") as file:
+        file.truncate(cut)
+
+    with Spool(path, IDENTITY) as spool:
+        whole = [index for index, end in zip(outcomes, ends, strict=True) if end <= cut]
+        assert len(spool) == len(whole) == spool.reasons.total()
+        for index in whole:
+            assert index in spool
+            assert spool.read(row(index)) == Outcome(row(index), *outcomes[index])
+        spool.append(99, Answer(), PICTURE)
+        assert spool.read(row(99)) == Outcome(row(99), Answer(), PICTURE)
+
+
+def test_a_damaged_record_ends_what_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "spool"
+    with Spool(path, IDENTITY) as spool:
+        spool.append(0, Answer(), PICTURE)
+        end = path.stat().st_size
+        spool.append(1, Answer(), PICTURE)
+        spool.append(2, Answer(), PICTURE)
+    contents = bytearray(path.read_bytes())
+    contents[end + 20] ^= 1
+    path.write_bytes(contents)
+    with Spool(path, IDENTITY) as spool:
+        assert (0 in spool, 1 in spool, 2 in spool) == (True, False, False)
+        assert path.stat().st_size == end
+
+
+@pytest.mark.parametrize(
+    "contents", [b"", b"\xff" * 100, b"\0" * 12, b"no spool at all, but some other file"]
+)
+def test_what_is_no_spool_is_thrown_away(tmp_path: Path, contents: bytes) -> None:
+    path = tmp_path / "spool"
+    path.write_bytes(contents)
+    with Spool(path, IDENTITY) as spool:
+        assert len(spool) == 0
+        spool.append(5, Answer(), Failure(Reason.DNS))
+    with Spool(path, IDENTITY) as spool:
+        assert repr(spool) == f"<Spool {path}: 1 rows, {path.stat().st_size} bytes>"
+
+
+def test_a_spool_of_other_settings_is_thrown_away(tmp_path: Path) -> None:
+    with Spool(tmp_path / "spool", IDENTITY) as spool:
+        spool.append(5, Answer(), Failure(Reason.DNS))
+    with Spool(tmp_path / "spool", IDENTITY | {"settings": {"image_size": 128}}) as spool:
+        assert len(spool) == 0
+    with Spool(tmp_path / "spool", IDENTITY) as spool:
+        assert len(spool) == 0
+
+
+def test_two_runs_do_not_share_a_spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spool_module, "LOCK_PATIENCE", 0.0)
+    with (
+        Spool(tmp_path / "spool", IDENTITY),
+        pytest.raises(SettingError, match="another run works on this"),
+    ):
+        Spool(tmp_path / "spool", IDENTITY)
+
+
+def test_a_spool_altered_in_use_is_an_error(tmp_path: Path) -> None:
+    with Spool(tmp_path / "spool", IDENTITY) as spool:
+        spool.append(0, Answer(), PICTURE)
+        with pytest.raises(DataError, match="does not hold row 1"):
+            spool.read(row(1))
+        (tmp_path / "spool").write_bytes(b"")
+        with pytest.raises(DataError, match="altered while in use"):
+            spool.read(row(0))
+
+
+def test_only_empty_trees_are_removed(tmp_path: Path) -> None:
+    (tmp_path / "spools" / "a" / "b").mkdir(parents=True)
+    (tmp_path / "spools" / "c").mkdir()
+    (tmp_path / "spools" / "c" / "0").touch()
+    remove_spools(tmp_path / "spools")
+    assert [path.name for path in tmp_path.rglob("*")] == ["spools", "c", "0"]
+    remove_spools(tmp_path / "none")

@@ -51,7 +51,10 @@ def write_held_out(folder: Path, truth: Path, scenes: Sequence[Scene]) -> None:
     files = picture_files(scenes)
     for name, data in files.items():
         write_if_changed(folder / name, data)
-    rows = [f"{name}\t{caption(scene)}\n" for name, scene in zip(files, scenes, strict=True)]
+    rows = [
+        f"{folder.name}/{name}\t{caption(scene)}\n"
+        for name, scene in zip(files, scenes, strict=True)
+    ]
     write_if_changed(truth, "".join(rows).encode())
 
 

@@ -165,7 +165,7 @@ def conclude(folder: Path, size: Size) -> None:
 def share_right(folder: Path) -> float:
     """Share of the held-out pictures whose predicted caption is the true one, word for word."""
     truth = [line.split("\t") for line in (folder / "truth.tsv").read_text().splitlines()]
-    predicted = folder / "repos" / "predict" / "held-out"
+    predicted = folder / "repos" / "predict"
     right = [
         words((predicted / f"{name}.txt").read_text()) == words(caption) for name, caption in truth
     ]

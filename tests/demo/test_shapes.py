@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from demo.pretrain import Settings, main, pretrain
+from demo.backbone import Settings, pretrain
 from demo.shapes import COLOURS, RELATIONS, Scene, Shape, caption, draw, encode, scenes
 from pipeline.errors import SettingError
 
@@ -89,8 +89,8 @@ def test_pretraining_saves_a_backbone_that_loads(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "new" / "backbone.weights.h5"
-    with caplog.at_level("INFO", logger="demo.pretrain"):
-        main(["--output", str(path), "--pictures", "32", "--image-size", "32"])
+    with caplog.at_level("INFO", logger="demo.backbone"):
+        pretrain(SAMPLE[:32], path, Settings(image_size=32))
     assert "step 1 of 1" in caplog.text
     assert [file.name for file in path.parent.iterdir()] == [path.name]
     backbone = keras.applications.ResNet50(

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,15 +66,13 @@ def run_demo(folder: Path, size: Size, pipelines: Path) -> None:
 @contextmanager
 def serve(files: dict[str, bytes]) -> Iterator[Web]:
     """Serve at the demo's own port, or where there is room."""
-    try:
-        web = Web(files, slow=1.0, port=PORT).__enter__()
-    except OSError:
-        logger.warning("port %d is taken: other URLs, so everything is done again", PORT)
-        web = Web(files, slow=1.0).__enter__()
-    try:
+    with ExitStack() as stack:
+        try:
+            web = stack.enter_context(Web(files, slow=1.0, port=PORT))
+        except OSError:
+            logger.warning("port %d is taken: other URLs, so everything is done again", PORT)
+            web = stack.enter_context(Web(files, slow=1.0))
         yield web
-    finally:
-        web.__exit__(None, None, None)
 
 
 def pretrain(folder: Path, size: Size) -> Path:

@@ -1,0 +1,302 @@
+"""Fits a captioner: a custom loop, since Keras 3 `fit` fails under MultiWorkerMirroredStrategy.
+
+After every epoch all state is written to one file, atomically; a killed run goes on from there.
+"""
+
+import io
+import json
+import logging
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from pipeline.errors import SettingError
+from pipeline.files import atomic_write
+from pipeline.progress import Progress
+from train.dataset import Batch, Examples, epoch_order, length_order
+from train.model import decoder_states, word_losses
+from train.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINTS = ".checkpoints"
+CURVES = "curves.jsonl"
+TENSORBOARD = "tensorboard"
+LOSS_EVERY = 20  # steps between looks at the loss, which make the device wait
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One line of the learning curves. Losses are nats per word."""
+
+    epoch: int  # from 1
+    seconds: float
+    train_loss: float
+    validation_loss: float | None
+    learning_rate: float  # at its end
+    captions_per_second: float
+
+
+@dataclass
+class History:
+    """How far a fit is, and the best it has seen."""
+
+    curves: list[Epoch]
+    best: int = 0  # epoch; 0 before the first
+    best_weights: list[NDArray[Any]] | None = None
+
+    def add(self, epoch: Epoch, weights: list[NDArray[Any]]) -> None:
+        """Note an epoch; without a validation split the last is the best."""
+        self.curves.append(epoch)
+        if epoch.validation_loss is None or epoch.validation_loss < self._best_loss():
+            self.best, self.best_weights = epoch.epoch, weights
+
+    def _best_loss(self) -> float:
+        losses = [curve.validation_loss for curve in self.curves if curve.epoch == self.best]
+        return losses[0] if losses and losses[0] is not None else float("inf")
+
+    def is_over(self, settings: Settings) -> bool:
+        """Whether all epochs are done or the validation loss has stopped falling."""
+        done = len(self.curves)
+        return done >= settings.epochs or (self.best > 0 and done - self.best >= settings.patience)
+
+
+class Trainer:
+    """A model with its optimizer and traced steps."""
+
+    def __init__(self, model: keras.Model, train: Examples, settings: Settings) -> None:
+        self.model = model
+        self._states, self._logits = decoder_states(model), model.get_layer("logits")
+        # A constant in place of each batch's own number of words: batches of short captions then
+        # weigh no more than others, and sums over replicas need no further scaling.
+        self._words_per_batch = settings.batch_size * float(np.mean(train.lengths + 1))
+        steps = settings.epochs * -(-len(train) // settings.batch_size)
+        self._rate = _schedule(settings, steps)
+        self.optimizer = keras.optimizers.AdamW(
+            self._rate, weight_decay=settings.weight_decay, global_clipnorm=settings.clip
+        )
+        self.optimizer.exclude_from_weight_decay(var_names=["bias"])
+        self.optimizer.build(model.trainable_variables)
+        signature = [
+            tf.TensorSpec([None, train.feature_size], tf.float32),
+            tf.TensorSpec([None, None], tf.int32),
+            tf.TensorSpec([None, None], tf.int32),
+        ]
+        self.train_step = tf.function(self._train_step, input_signature=signature)
+        self.loss = tf.function(self._loss, input_signature=signature)
+
+    def _loss(
+        self, features: tf.Tensor, words: tf.Tensor, targets: tf.Tensor, training: bool = False
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        states = self._states([features, words], training=training)
+        return word_losses(self._logits, states, targets)
+
+    def _train_step(
+        self, features: tf.Tensor, words: tf.Tensor, targets: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        with tf.GradientTape() as tape:
+            total, count = self._loss(features, words, targets, training=True)
+            objective = total / self._words_per_batch
+        variables = self.model.trainable_variables
+        gradients = tape.gradient(objective, variables)
+        self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        return total, count
+
+    @property
+    def learning_rate(self) -> float:
+        """What the next step would use."""
+        return float(self._rate(self.optimizer.iterations))
+
+    @property
+    def variables(self) -> list[Any]:
+        """Everything that changes: weights, dropout's random states, the optimizer's moments."""
+        return [*self.model.variables, *self.optimizer.variables]
+
+
+def _schedule(settings: Settings, steps: int) -> Any:
+    """Linear warm-up to the learning rate, then a cosine down to a hundredth of it."""
+    warmup = max(1, int(steps * settings.warmup))
+    return keras.optimizers.schedules.CosineDecay(
+        settings.learning_rate / warmup,
+        max(1, steps - warmup),
+        alpha=0.01,
+        warmup_target=settings.learning_rate,
+        warmup_steps=warmup,
+    )
+
+
+def fit(
+    trainer: Trainer,
+    examples: tuple[Examples, Examples | None],
+    settings: Settings,
+    output: Path,
+    fingerprint: str,
+) -> History:
+    """Train on the first examples and judge on the second; end with the best weights.
+
+    Goes on from `<output>/.checkpoints` when they are of the same `fingerprint`.
+    """
+    checkpoint = output / CHECKPOINTS / "last.npz"
+    history = restore(checkpoint, trainer, fingerprint)
+    train, validation = examples
+    if history is None:
+        history = History([])
+        shutil.rmtree(output / TENSORBOARD, ignore_errors=True)
+    writer = tf.summary.create_file_writer(str(output / TENSORBOARD))
+    with (
+        Progress("train", "captions", len(train) * settings.epochs) as progress,
+        writer.as_default(),
+    ):
+        progress.add(len(train) * len(history.curves))
+        while not history.is_over(settings):
+            epoch = _run_epoch(trainer, train, validation, settings, len(history.curves), progress)
+            _check_finite(epoch)
+            history.add(epoch, trainer.model.get_weights())
+            save(checkpoint, trainer, history, fingerprint)
+            write_curves(output / CURVES, history.curves)
+            _summarise(epoch)
+            _report(epoch)
+    writer.close()
+    if history.best_weights is not None:
+        trainer.model.set_weights(history.best_weights)
+    return history
+
+
+def _run_epoch(
+    trainer: Trainer,
+    train: Examples,
+    validation: Examples | None,
+    settings: Settings,
+    index: int,
+    progress: Progress,
+) -> Epoch:
+    started = time.monotonic()
+    order = epoch_order(train.lengths, settings.batch_size, settings.seed, index)
+    train_loss = run_batches(trainer.train_step, train, order, progress)
+    seconds = time.monotonic() - started
+    validation_loss = None
+    if validation is not None:
+        order = length_order(validation.lengths, settings.batch_size)
+        validation_loss = run_batches(trainer.loss, validation, order)
+    return Epoch(
+        index + 1,
+        round(seconds, 3),
+        round(train_loss, 6),
+        None if validation_loss is None else round(validation_loss, 6),
+        round(trainer.learning_rate, 9),
+        round(len(train) / seconds, 1),
+    )
+
+
+def run_batches(
+    step: Callable[..., tuple[tf.Tensor, tf.Tensor]],
+    examples: Examples,
+    order: list[NDArray[np.int64]],
+    progress: Progress | None = None,
+) -> float:
+    """Take a step with each batch of `order` (example indices); return the mean loss per word."""
+    total, count = 0.0, 0.0
+    losses: list[tuple[tf.Tensor, tf.Tensor]] = []
+    for index, batch in enumerate(_prefetched(examples, order)):
+        losses.append(step(*batch))
+        if progress is not None:
+            progress.add(int(batch[0].shape[0]))
+        if index % LOSS_EVERY == LOSS_EVERY - 1 or index == len(order) - 1:
+            added = np.sum([[float(loss), float(words)] for loss, words in losses], axis=0)
+            total, count = total + added[0], count + added[1]
+            losses.clear()
+            if progress is not None:
+                progress.note(f"loss {added[0] / added[1]:.3f}")
+    return total / count
+
+
+def _prefetched(examples: Examples, order: list[NDArray[np.int64]]) -> tf.data.Dataset:
+    """Batches made ready on a thread of their own, as (features, words, targets)."""
+
+    def generate() -> Iterator[tuple[NDArray[Any], ...]]:
+        for batch in examples.batches(order):
+            yield _arrays(batch)
+
+    signature = (
+        tf.TensorSpec([None, examples.feature_size], tf.float32),
+        tf.TensorSpec([None, None], tf.int32),
+        tf.TensorSpec([None, None], tf.int32),
+    )
+    return tf.data.Dataset.from_generator(generate, output_signature=signature).prefetch(4)
+
+
+def _arrays(batch: Batch) -> tuple[NDArray[Any], ...]:
+    return batch.features, batch.words, batch.targets
+
+
+def _check_finite(epoch: Epoch) -> None:
+    if not np.isfinite([epoch.train_loss, epoch.validation_loss or 0]).all():
+        raise SettingError(
+            f"the loss is no longer a number in epoch {epoch.epoch}; lower --learning-rate or give "
+            "--precision float32"
+        )
+
+
+def _summarise(epoch: Epoch) -> None:
+    for name in ("train_loss", "validation_loss", "learning_rate", "captions_per_second"):
+        if (value := getattr(epoch, name)) is not None:
+            tf.summary.scalar(name, value, step=epoch.epoch)
+    tf.summary.flush()
+
+
+def _report(epoch: Epoch) -> None:
+    validation = (
+        "" if epoch.validation_loss is None else f", validation {epoch.validation_loss:.3f}"
+    )
+    logger.info(
+        "epoch %d: loss %.3f%s, %.0f captions/s",
+        epoch.epoch,
+        epoch.train_loss,
+        validation,
+        epoch.captions_per_second,
+    )
+
+
+def write_curves(path: Path, curves: list[Epoch]) -> None:
+    """Write `curves.jsonl`: one JSON object per epoch."""
+    with atomic_write(path) as file:
+        file.writelines(json.dumps(asdict(epoch)).encode() + b"\n" for epoch in curves)
+
+
+def save(path: Path, trainer: Trainer, history: History, fingerprint: str) -> None:
+    """Write a checkpoint: all that a run needs to go on as if it had never stopped."""
+    state = {
+        "fingerprint": fingerprint,
+        "best": history.best,
+        "curves": [asdict(epoch) for epoch in history.curves],
+    }
+    arrays: dict[str, Any] = {"state": np.frombuffer(json.dumps(state).encode(), np.uint8)}
+    arrays |= {f"variable{i}": value.numpy() for i, value in enumerate(trainer.variables)}
+    arrays |= {f"best{i}": value for i, value in enumerate(history.best_weights or [])}
+    with atomic_write(path) as file:
+        np.savez(file, **arrays)
+
+
+def restore(path: Path, trainer: Trainer, fingerprint: str) -> History | None:
+    """Take a checkpoint's state up, if there is one of the same data and settings."""
+    if not path.is_file():
+        return None
+    with np.load(io.BytesIO(path.read_bytes())) as file:
+        state = json.loads(file["state"].tobytes())
+        if state["fingerprint"] != fingerprint:
+            logger.info("%s is of other data or settings; starting from the beginning", path)
+            return None
+        for i, variable in enumerate(trainer.variables):
+            variable.assign(file[f"variable{i}"])
+        weights = [file[name] for name in file.files if name.startswith("best")]
+    history = History([Epoch(**epoch) for epoch in state["curves"]], state["best"], weights or None)
+    logger.info("going on after epoch %d, from %s", len(history.curves), path)
+    return history

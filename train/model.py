@@ -1,0 +1,106 @@
+"""The captioner's network: inject-and-merge, from standard Keras layers.
+
+    picture features -> normalise -> dropout -> dense --------------------+ at every step
+    words so far -> embedding -> dropout -> LSTM -> dense -> concatenate -+-> LSTM -> words
+
+Captions are padded right, so no state at a real word depends on padding: no masks are needed, the
+LSTMs run on cuDNN, and only the loss must pass padding over. A saved model loads in plain Keras,
+without this package.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import layers, ops
+from numpy.typing import NDArray
+
+from train.settings import Architecture
+from train.vocabulary import PAD
+
+VARIANCE_FLOOR = 1e-2  # of the mean variance: a feature that hardly varies is not blown up
+
+
+def build_model(
+    architecture: Architecture, vocabulary_size: int, features: NDArray[np.float32]
+) -> keras.Model:
+    """A new captioner: (features [B, D], words [B, T]) -> logits [B, T, V] of each next word.
+
+    `features` (N x D) are training pictures, for the mean and variance to normalise with.
+    """
+    picture = keras.Input((features.shape[1],), name="features")
+    words = keras.Input((None,), dtype="int32", name="words")
+    image = _image_vector(architecture, picture, features)
+    text = layers.Embedding(vocabulary_size, architecture.embedding, name="embedding")(words)
+    text = layers.Dropout(architecture.dropout, name="embedding_dropout")(text)
+    text = layers.LSTM(architecture.language, return_sequences=True, name="language")(text)
+    activation = "relu" if architecture.hidden else None
+    text = layers.Dense(architecture.text, activation, name="text")(text)
+    every_step = ops.expand_dims(ops.ones_like(words, dtype=image.dtype), -1)
+    repeated = layers.Multiply(name="repeat")([ops.expand_dims(image, 1), every_step])
+    state = layers.Concatenate(name="merge")([repeated, text])
+    state = layers.LSTM(architecture.decoder, return_sequences=True, name="decoder")(state)
+    if architecture.hidden:
+        state = layers.Dense(architecture.hidden, "relu", name="hidden")(state)
+    state = layers.Dropout(architecture.dropout, name="state_dropout")(state)
+    logits = layers.Dense(vocabulary_size, name="logits")(state)
+    return keras.Model([picture, words], logits, name="captioner")
+
+
+def _image_vector(
+    architecture: Architecture, picture: keras.KerasTensor, features: NDArray[np.float32]
+) -> keras.KerasTensor:
+    if architecture.normalise:
+        mean, variance = features.mean(axis=0), features.var(axis=0)
+        variance += VARIANCE_FLOOR * variance.mean() + np.finfo(np.float32).tiny
+        picture = layers.Normalization(
+            mean=mean, variance=variance, dtype="float32", name="normalise"
+        )(picture)
+    picture = layers.Dropout(architecture.dropout, name="feature_dropout")(picture)
+    return layers.Dense(architecture.image, "relu", name="image")(picture)
+
+
+@contextmanager
+def arithmetic(precision: str) -> Iterator[None]:
+    """Layers made inside calculate in this precision; their weights are float32 all the same.
+
+    `auto` is bfloat16 where the processor or GPU calculates in it, and float32 elsewhere.
+    """
+    if precision == "auto":
+        precision = "bfloat16" if _has_bfloat16() else "float32"
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16" if precision == "bfloat16" else "float32")
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def _has_bfloat16() -> bool:
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        details = (tf.config.experimental.get_device_details(gpu) for gpu in gpus)
+        return all(detail.get("compute_capability", (0, 0)) >= (8, 0) for detail in details)
+    processor = Path("/proc/cpuinfo")
+    return processor.is_file() and "avx512_bf16" in processor.read_text()
+
+
+def decoder_states(model: keras.Model) -> keras.Model:
+    """The same network up to its last layer: what comes before the logits, [B, T, H]."""
+    return keras.Model(model.inputs, model.get_layer("logits").input)
+
+
+def word_losses(
+    logits: keras.layers.Layer, states: tf.Tensor, targets: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Summed cross-entropy (nats) over the words that are not padding, and their number.
+
+    The output layer, the costliest, sees those positions only.
+    """
+    real = tf.not_equal(targets, PAD)
+    scores = tf.cast(logits(tf.boolean_mask(states, real)), tf.float32)
+    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.boolean_mask(targets, real), scores)
+    return tf.reduce_sum(losses), tf.reduce_sum(tf.cast(real, tf.float32))

@@ -1,0 +1,87 @@
+"""What a training run can be told: the model's layers and how it is fitted."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from pipeline.errors import SettingError
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Sizes of the captioner's layers; see `train.model`."""
+
+    image: int = 256  # of the picture's vector, given to the decoder at every step
+    embedding: int = 256
+    language: int = 256  # LSTM over the words so far
+    text: int = 128  # what the decoder sees of them
+    decoder: int = 512  # LSTM over picture and words
+    hidden: int = 0  # dense layer between decoder and words; 0 for none
+    normalise: bool = True  # features to mean 0 and variance 1 first
+    dropout: float = 0.3
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.dropout < 1:
+            raise SettingError(f"--dropout {self.dropout}: give a share from 0 to below 1")
+
+
+PROFILES: Mapping[str, Architecture] = {
+    "default": Architecture(),
+    "tutorial": Architecture(
+        image=128, embedding=50, decoder=500, hidden=500, normalise=False, dropout=0.0
+    ),
+    "small": Architecture(image=64, embedding=64, language=64, text=64, decoder=128, dropout=0.1),
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a captioner is trained."""
+
+    epochs: int = 20
+    batch_size: int = 128  # captions
+    learning_rate: float = 2e-3  # the highest, after warm-up
+    warmup: float = 0.05  # share of all steps
+    weight_decay: float = 1e-2
+    clip: float = 5.0  # norm of the gradient
+    patience: int = 4  # epochs without a better validation loss before stopping
+    min_count: int = 4  # rarer words are `[UNK]`
+    max_words: int = 10_000  # in the vocabulary
+    max_length: int = 40  # words of a caption
+    seed: int = 0
+    precision: str = "auto"  # of training; the saved model is float32 whatever it was
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name == "precision":
+                continue
+            if value < 0 or (value == 0 and field.name in POSITIVE):
+                flag = field.name.replace("_", "-")
+                raise SettingError(f"--{flag} {value}: give a positive number")
+        if self.max_words < LEAST_WORDS:
+            raise SettingError(f"--max-words {self.max_words}: give at least {LEAST_WORDS}")
+
+
+PRECISIONS = ("auto", "bfloat16", "float32")
+LEAST_WORDS = 5  # the specials and one
+POSITIVE = {"epochs", "batch_size", "learning_rate", "clip", "patience", "max_words", "max_length"}
+
+
+NETWORK, VOCABULARY, DESCRIPTION = "saved_model.keras", "vocabulary.json", "model.json"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One training run."""
+
+    output: Path
+    profile: str
+    architecture: Architecture
+    settings: Settings
+    fingerprint: str  # of data, architecture and settings
+
+    @property
+    def saved(self) -> Path:
+        """Where the model's own files go."""
+        return self.output / "saved"

@@ -79,14 +79,17 @@ def test_json_log_lines_are_json(tmp_path: Path) -> None:
     assert "holds no image shards" in entry["message"]
 
 
-def test_missing_extra_is_named(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    monkeypatch.setitem(sys.modules, "aiohttp", None)
-    monkeypatch.delitem(sys.modules, "ingest.run", raising=False)
-    monkeypatch.delitem(sys.modules, "ingest.fetch", raising=False)
+def test_missing_extra_is_named(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "chunk").write_text("a\thttp://example.com\n")
+    (tmp_path / "in" / "chunk").write_text("a dog\thttp://127.0.0.1:9/dog.jpg\n")
+    code = (
+        "import sys; sys.modules['aiohttp'] = None\n"
+        "from pipeline.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
     words = ["ingest", "--input", str(tmp_path / "in"), "--output", str(tmp_path / "out")]
-    assert main(words) == 2
-    assert "pip install 'capstan[ingest]'" in capsys.readouterr().err
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.endswith("capstan ingest needs aiohttp; pip install 'capstan[ingest]'\n")
+    assert "Traceback" not in done.stderr

@@ -31,7 +31,7 @@ WORDS = 10_000
 CAPTIONS = 4_096  # made up
 LONGEST = 34  # words, as in Flickr8k
 BATCH = 128  # captions a step, for all
-OUR_STEPS, TUTORIAL_STEPS = 4, 1  # a round
+OUR_STEPS, TUTORIAL_STEPS = 8, 1  # a round
 Round = Callable[[], int]  # trains a little; returns how many captions
 
 
@@ -39,7 +39,7 @@ def main() -> None:
     """Run the benchmark and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--input", type=Path, help="consolidated shards; else made up")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=4)
     arguments = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import_tensorflow()

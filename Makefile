@@ -1,5 +1,4 @@
-# Needs python3 (3.11 or newer) with venv, and make. From Debian: python3-venv; for the browser
-# test of `make test`, chromium (it is skipped without).
+# Debian packages: python3 (3.11 or newer), python3-venv, make; chromium too for the browser tests, else skipped.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

@@ -23,9 +23,8 @@ import pyarrow as pa
 from pipeline.errors import DataError, SettingError
 from pipeline.files import data_files, input_directory, output_directory, sha256_file
 from pipeline.progress import Progress
-from pipeline.records import Feature, row_key
+from pipeline.records import EXAMPLE_SCHEMA, Feature, row_key
 from pipeline.shards import (
-    EXAMPLE_SCHEMA,
     TrainingShard,
     read_feature_shard,
     read_training_shard,

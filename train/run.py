@@ -14,7 +14,8 @@ from pipeline.files import atomic_write
 from train.captioner import Captioner, save_description, save_network
 from train.dataset import Corpus, Examples, pictures, read_features
 from train.evaluate import Evaluation, evaluate, write_evaluation
-from train.fit import CHECKPOINTS, History, Trainer, fit
+from train.fit import CHECKPOINTS, Trainer, fit
+from train.history import History
 from train.model import arithmetic, build_model
 from train.settings import Plan
 from train.vocabulary import Vocabulary, build_vocabulary

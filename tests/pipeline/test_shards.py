@@ -17,6 +17,7 @@ from webdataset.tariterators import group_by_keys, tar_file_expander
 from pipeline import shards
 from pipeline.errors import DataError
 from pipeline.records import (
+    EXAMPLE_SCHEMA,
     Answer,
     Extractor,
     Failure,
@@ -206,7 +207,7 @@ def test_training_shard_round_trip(tmp_path: Path) -> None:
                 "split": "train",
             }
         ],
-        schema=shards.EXAMPLE_SCHEMA,
+        schema=EXAMPLE_SCHEMA,
     )
     write_training_shard(tmp_path, TrainingShard(CHUNK, EXTRACTOR, "hash", "standard", examples))
     shard = read_training_shard(tmp_path / f"{CHUNK}.parquet")

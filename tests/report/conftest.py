@@ -15,7 +15,16 @@ import pytest
 from PIL import Image, ImageDraw
 
 from pipeline import records, shards
-from pipeline.records import Answer, Extractor, Failure, Feature, Outcome, Reason, Row
+from pipeline.records import (
+    EXAMPLE_SCHEMA,
+    Answer,
+    Extractor,
+    Failure,
+    Feature,
+    Outcome,
+    Reason,
+    Row,
+)
 
 START = 1_760_000_000.0
 COLOURS = ("red", "green", "blue", "gold", "purple")
@@ -133,7 +142,7 @@ def _write_features(run: Path, plan: Plan, name: str, chunk: Sequence[Outcome]) 
             }
             for at, (row, image) in enumerate(images)
         ]
-        table = pa.Table.from_pylist(columns, schema=shards.EXAMPLE_SCHEMA)
+        table = pa.Table.from_pylist(columns, schema=EXAMPLE_SCHEMA)
         shard = shards.TrainingShard(name, EXTRACTOR, "cd" * 32, "gentle", table)
         shards.write_training_shard(run / "repos/consolidate", shard)
 

@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.records import Reason
-from pipeline.shards import OUTCOME_SCHEMA
+from pipeline.records import OUTCOME_SCHEMA, Reason
 from report.charts import round_steps, time_ticks
 from report.learning import judge, read_curves, read_sample
 from report.pictures import SIDE, plain, read_new_pictures, stored_pictures, thumbnail

@@ -18,7 +18,8 @@ from train.captioner import Captioner, load_captioner, save_description, save_ne
 from train.dataset import Corpus, Examples, load_corpus, pictures, read_features
 from train.decode import NEVER, Greedy
 from train.evaluate import evaluate
-from train.fit import CHECKPOINTS, History, Trainer, fit, restore
+from train.fit import CHECKPOINTS, Trainer, fit
+from train.history import History, restore
 from train.model import arithmetic, build_model, decoder_states, word_losses
 from train.settings import PROFILES, Architecture, Settings
 from train.vocabulary import END, PAD, START, UNKNOWN, Vocabulary, build_vocabulary
@@ -183,7 +184,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(
         fit(stopped, examples, SETTINGS, tmp_path, "x")
     for variable in stopped.variables:  # what a new process would begin with is of no account
         variable.assign(np.full(variable.shape, 1))
-    assert restore(tmp_path / CHECKPOINTS / "last.npz", stopped, "other settings") is None
+    assert restore(tmp_path / CHECKPOINTS / "last.npz", stopped.variables, "other settings") is None
     history = fit(stopped, examples, SETTINGS, tmp_path, "x")
     assert [epoch.epoch for epoch in history.curves] == [1, 2, 3, 4]
     for ours, theirs in zip(stopped.variables, whole[1].variables, strict=True):

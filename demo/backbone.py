@@ -11,7 +11,6 @@ so training need not compute them, and the whole network gives the same features
 """
 
 import logging
-import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from numpy.typing import NDArray
 from demo.shapes import COLOURS, KINDS, RELATIONS, SIZES, Scene, Shape, encode
 from featurize.pictures import decode
 from pipeline.errors import SettingError
+from pipeline.files import atomic_path
 from pipeline.records import Failure
 
 logger = logging.getLogger(__name__)
@@ -68,7 +68,8 @@ def pretrain(seen: Sequence[Scene], path: Path, settings: Settings) -> None:
     whole = _backbone(settings.image_size)
     namer = _namer(whole, steps, settings)
     _fit(namer, _batches(pictures, answers, settings), steps)
-    _save(whole, path)
+    with atomic_path(path) as temporary:
+        whole.save_weights(temporary)
 
 
 def _picture(scene: Scene, size: int) -> Array:
@@ -185,14 +186,3 @@ def _fit(model: keras.Model, batches: Iterator[tuple[Array, Array]], steps: int)
                 *(step, steps, loss, 100 * right, time.monotonic() - started),
             )
             recent.clear()
-
-
-def _save(whole: keras.Model, path: Path) -> None:
-    """Save under a temporary name, then rename: a file at `path` is always whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        whole.save_weights(unfinished)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from pipeline.errors import DataError, SettingError
 
 if TYPE_CHECKING:  # they load the SDK and more, which --help does without
-    from dryrun.run import Result
+    from pipeline.records import PipelineResult
     from pipeline.specs import Spec
 
 logger = logging.getLogger(__name__)
@@ -121,7 +121,7 @@ def add_flags(specs: Sequence["Spec"], settings: Sequence[str]) -> list["Spec"]:
     return list(by_name.values())
 
 
-def summary(results: Sequence["Result"], waiting: Sequence["Spec"]) -> str:
+def summary(results: Sequence["PipelineResult"], waiting: Sequence["Spec"]) -> str:
     """What the run did: one line when there was nothing to do, else a table."""
     if not waiting and not any(result.done or result.failed for result in results):
         unchanged = sum(result.skipped for result in results)

@@ -25,12 +25,11 @@ from dryrun.lineage import Hashes, Ledger, datum_id, sources
 from pipeline.errors import SettingError
 from pipeline.files import input_directory, output_directory, read_json, write_json
 from pipeline.progress import Progress
+from pipeline.records import RUN_FORMAT, RUN_VERSION, PipelineResult
 from pipeline.specs import Spec, leaves
 
 logger = logging.getLogger(__name__)
 
-FORMAT = "capstan-run"
-VERSION = 1
 SHOWN_FAILURES = 3
 
 
@@ -42,18 +41,6 @@ class Plan:
     repos: Mapping[str, Path]
     output: Path
     jobs: int
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a run did for one pipeline."""
-
-    name: str
-    datums: int
-    done: int
-    skipped: int  # unchanged since an earlier run
-    failed: int
-    seconds: float
 
 
 def make_plan(
@@ -104,12 +91,12 @@ def _check_given(specs: Sequence[Spec], given: Mapping[str, Path]) -> None:
             )
 
 
-def run_plan(plan: Plan) -> tuple[list[Result], list[Spec]]:
+def run_plan(plan: Plan) -> tuple[list[PipelineResult], list[Spec]]:
     """Run all pipelines whose inputs are whole; returns results, and those that had to wait."""
     with _open_run(plan.output):
         started = time.time()
         run, waiting = _Run(plan), []
-        results: list[Result] = []
+        results: list[PipelineResult] = []
         broken: set[str] = set()
         for spec in plan.specs:
             _write_run(plan, started, None, results)
@@ -133,7 +120,7 @@ def _open_run(folder: Path) -> Iterator[None]:
             f"{folder}: not a run, but holds repos/; give another folder with --output"
         )
     if (folder / "run.json").exists():
-        read_json(folder / "run.json", FORMAT, VERSION)
+        read_json(folder / "run.json", RUN_FORMAT, RUN_VERSION)
     with (folder / ".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -148,11 +135,11 @@ def _open_run(folder: Path) -> Iterator[None]:
 
 
 def _write_run(
-    plan: Plan, started: float, finished: float | None, results: Sequence[Result]
+    plan: Plan, started: float, finished: float | None, results: Sequence[PipelineResult]
 ) -> None:
     record: dict[str, Any] = {
-        "format": FORMAT,
-        "version": VERSION,
+        "format": RUN_FORMAT,
+        "version": RUN_VERSION,
         "repos": {name: str(path.absolute()) for name, path in plan.repos.items()},
         "pipelines": [asdict(result) for result in results],
         "started": started,
@@ -169,7 +156,7 @@ class _Run:
         self._hashes = Hashes(plan.output / ".hashes.json")
         self._repos = {name: open_repo(name, path) for name, path in plan.repos.items()}
 
-    def pipeline(self, spec: Spec) -> Result:
+    def pipeline(self, spec: Spec) -> PipelineResult:
         """Bring one pipeline's repo up to date."""
         begin = time.monotonic()
         ledger = Ledger(self._plan.output, spec.name, self._hashes)
@@ -182,7 +169,9 @@ class _Run:
         _show_failures(spec, failures)
         seconds = round(time.monotonic() - begin, 3)
         done = len(todo) - len(failures)
-        return Result(spec.name, len(tasks), done, len(tasks) - len(todo), len(failures), seconds)
+        return PipelineResult(
+            spec.name, len(tasks), done, len(tasks) - len(todo), len(failures), seconds
+        )
 
     def _tasks(self, spec: Spec) -> list[Task]:
         assert spec.input is not None

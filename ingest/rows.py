@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 from urllib.parse import urlsplit
 
-from pipeline.records import Answer, Failure, Outcome, Reason, Row, row_key
+from pipeline.records import Answer, Failure, Outcome, Reason, Row, divide_line, row_key
 
 MAX_LINE = 1 << 20  # bytes; a longer line is no caption and URL
 KEPT_OF_LONG_LINE = 1_000  # bytes of it that the record keeps
@@ -26,14 +26,14 @@ def read_lines(file: BinaryIO) -> Iterator[bytes]:
 
 
 def parse_line(line: bytes, chunk: str, index: int) -> Row | Outcome:
-    """Read `caption<TAB>url`, divided at the last tab: URLs hold none, captions may.
+    """Read `caption<TAB>url`.
 
     Caption and URL are kept as written, but for one carriage return at the end.
     """
     if len(line) > MAX_LINE:
         caption, url, is_text = line[:KEPT_OF_LONG_LINE], b"", False
     else:
-        caption, url = _divide(line.removesuffix(b"\r"))
+        caption, url = divide_line(line.removesuffix(b"\r"))
         is_text = b"\0" not in line and _is_utf8(line)
     row = Row(
         index,
@@ -46,11 +46,6 @@ def parse_line(line: bytes, chunk: str, index: int) -> Row | Outcome:
     if host_of(row.url) is None:
         return Outcome(row, Answer(), Failure(Reason.BAD_URL))
     return row
-
-
-def _divide(line: bytes) -> tuple[bytes, bytes]:
-    caption, tab, url = line.rpartition(b"\t")
-    return (caption, url) if tab else (line, b"")
 
 
 def _is_utf8(line: bytes) -> bool:

@@ -13,10 +13,9 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from pipeline.errors import DataError, SettingError
@@ -36,12 +35,11 @@ class Spool:
         self._offsets: dict[int, int] = {}
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
+        with ExitStack() as on_error:
+            on_error.callback(self.close)
             _lock(self._file, path)
             self._end = self._recover({"spool": VERSION, **identity})
-        except BaseException:
-            os.close(self._file)
-            raise
+            on_error.pop_all()
 
     def _recover(self, identity: Mapping[str, Any]) -> int:
         end = 0
@@ -137,12 +135,7 @@ class Spool:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

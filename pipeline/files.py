@@ -21,29 +21,33 @@ MANIFEST = b"capstan"
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """Open a temporary neighbour of `path` for writing; rename it to `path` when the block ends.
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Name a temporary neighbour of `path` to write; rename it to `path` when the block ends.
 
-    After an exception nothing is left; after a crash at most a hidden `.partial` file, which no
-    reader looks at and the next write replaces.
+    For writers that want a name; it keeps the suffix. After an exception nothing is left; after a
+    crash at most a hidden `.partial-` file, which no reader looks at and the next write replaces.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.partial")
+    temporary = path.with_name(f".partial-{path.name}")
     try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
+        yield temporary
+        _sync(temporary)
         temporary.rename(path)
-    except BaseException:
-        with suppress(OSError):
+    finally:
+        with suppress(OSError):  # it is not there any more, unless something failed
             temporary.unlink()
-        raise
-    sync_directory(path.parent)
+    _sync(path.parent)
 
 
-def sync_directory(path: Path) -> None:
-    """Make renames in a directory durable."""
+@contextmanager
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
+    """Open what is to become `path` for writing; see `atomic_path`."""
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        yield file
+
+
+def _sync(path: Path) -> None:
+    """Make a file's contents, or the names in a directory, durable."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

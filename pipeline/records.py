@@ -161,6 +161,34 @@ EXAMPLE_SCHEMA = pa.schema(
 )
 
 
+# What a run and a model say of themselves: `run.json` and `metrics.json`, and their version.
+
+RUN_FORMAT = "capstan-run"
+METRICS_FORMAT = "capstan-metrics"
+RUN_VERSION = METRICS_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineResult:
+    """What a run did for one pipeline, as `run.json` lists it."""
+
+    name: str
+    datums: int
+    done: int
+    skipped: int  # unchanged since an earlier run
+    failed: int
+    seconds: float
+
+
+def divide_line(line: bytes) -> tuple[bytes, bytes]:
+    """Caption and URL of a TSV line, divided at its last tab: URLs hold no tabs, captions may.
+
+    Without a tab all of it is the caption.
+    """
+    caption, tab, url = line.rpartition(b"\t")
+    return (caption, url) if tab else (line, b"")
+
+
 def row_key(chunk: str, index: int) -> str:
     """Key of a row: its chunk's path in one word, and its line number.
 

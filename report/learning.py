@@ -10,11 +10,10 @@ from typing import Any
 
 from pipeline.errors import DataError
 from pipeline.files import read_json
+from pipeline.records import METRICS_FORMAT, METRICS_VERSION
 from report.charts import Chart, line_chart
 from report.run import Run, read_lines
 
-METRICS = "capstan-metrics"
-METRICS_VERSION = 1
 SAMPLE = 24  # held-out pictures drawn by lot
 WRONG = 8  # at least this many wrong ones are shown, if there are
 ALIKE = 0.3  # captions less alike than this are not compared word by word
@@ -105,7 +104,7 @@ def read_scores(run: Run) -> Scores | None:
     path = run.repo("model") / "metrics.json"
     if not path.is_file():
         return None
-    metrics = read_json(path, METRICS, METRICS_VERSION)
+    metrics = read_json(path, METRICS_FORMAT, METRICS_VERSION)
     who = [name for name in ("model", "shuffled", "blind") if metrics.get(name)]
     try:
         rows = [

@@ -8,21 +8,7 @@ from typing import Any
 
 from pipeline.errors import DataError, SettingError
 from pipeline.files import read_json
-
-FORMAT = "capstan-run"
-VERSION = 1
-
-
-@dataclass(frozen=True)
-class Pipeline:
-    """What the run did for one pipeline."""
-
-    name: str
-    datums: int
-    done: int
-    skipped: int  # unchanged since an earlier run
-    failed: int
-    seconds: float
+from pipeline.records import RUN_FORMAT, RUN_VERSION, PipelineResult
 
 
 @dataclass(frozen=True)
@@ -32,7 +18,7 @@ class Run:
     path: Path
     started: float  # unix seconds
     finished: float | None  # None while it runs, or when it was killed
-    pipelines: Sequence[Pipeline]
+    pipelines: Sequence[PipelineResult]
     repos: Mapping[str, str]
     title: str
     notes: Sequence[str]
@@ -51,7 +37,7 @@ def read_run(path: Path) -> Run:
         raise SettingError(
             f"{path}: holds no run.json, so it is no run; give a folder that `capstan run` wrote"
         )
-    record = read_json(path / "run.json", FORMAT, VERSION)
+    record = read_json(path / "run.json", RUN_FORMAT, RUN_VERSION)
     notes = read_object(path / "notes.json") if (path / "notes.json").is_file() else {}
     try:
         return Run(
@@ -67,9 +53,9 @@ def read_run(path: Path) -> Run:
         raise DataError(f"{path / 'run.json'}: damaged ({error!r}); run again") from error
 
 
-def _pipeline(entry: Mapping[str, Any]) -> Pipeline:
+def _pipeline(entry: Mapping[str, Any]) -> PipelineResult:
     counts = {name: int(entry.get(name, 0)) for name in ("datums", "done", "skipped", "failed")}
-    return Pipeline(str(entry["name"]), **counts, seconds=float(entry.get("seconds") or 0))
+    return PipelineResult(str(entry["name"]), **counts, seconds=float(entry.get("seconds") or 0))
 
 
 def read_object(path: Path) -> dict[str, Any]:

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.files import data_files
+from pipeline.records import PipelineResult
 from report.charts import Tick, area, path, time_ticks
-from report.run import Pipeline, Run, read_object
+from report.run import Run, read_object
 
 BINS = 120  # of the time axis
 PROGRESS_MARK = b'"progress"'
@@ -47,7 +48,7 @@ class Track:
     """One pipeline; `pipeline` is None when it was not run."""
 
     name: str
-    pipeline: Pipeline | None
+    pipeline: PipelineResult | None
     lanes: int
     bars: str  # SVG path data
     speeds: Sequence[Speed]
@@ -132,7 +133,7 @@ def _progress_lines(file: Path) -> Iterator[tuple[float, dict[str, Any]]]:
 
 def _track(
     name: str,
-    pipeline: Pipeline | None,
+    pipeline: PipelineResult | None,
     datums: Iterable[Span],
     progress: dict[str, list[Span]],
     axis: Span,

@@ -1,6 +1,5 @@
 """A trained captioner and its folder: network, vocabulary and what both were made from."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -11,7 +10,7 @@ import keras
 from numpy.typing import NDArray
 
 from pipeline.errors import DataError
-from pipeline.files import read_json, sync_directory, write_json
+from pipeline.files import atomic_path, read_json, write_json
 from pipeline.records import Extractor
 from train.decode import Greedy
 from train.settings import DESCRIPTION, NETWORK, VOCABULARY
@@ -58,12 +57,8 @@ def save_network(directory: Path, captioner: Captioner) -> None:
     """Write network and vocabulary. Without `save_description` after it no reader takes them."""
     directory.mkdir(parents=True, exist_ok=True)
     (directory / DESCRIPTION).unlink(missing_ok=True)
-    temporary = directory / f".partial-{NETWORK}"  # keras wants its own suffix
-    captioner.network.save(temporary)
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    temporary.rename(directory / NETWORK)
-    sync_directory(directory)
+    with atomic_path(directory / NETWORK) as temporary:
+        captioner.network.save(temporary)
     write_vocabulary(directory / VOCABULARY, captioner.vocabulary)
 
 

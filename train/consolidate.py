@@ -23,7 +23,7 @@ import pyarrow as pa
 from pipeline.errors import DataError, SettingError
 from pipeline.files import data_files, input_directory, output_directory, sha256_file
 from pipeline.progress import Progress
-from pipeline.records import EXAMPLE_SCHEMA, Feature, row_key
+from pipeline.records import EXAMPLE_SCHEMA, Feature, divide_line, row_key
 from pipeline.shards import (
     TrainingShard,
     read_feature_shard,
@@ -204,14 +204,14 @@ def _is_unchanged(path: Path, provenance: dict[str, Any]) -> bool:
 
 
 def read_captions(path: Path) -> list[str]:
-    """The caption of every line of a chunk, in order: what lies before the line's last tab.
+    """The caption of every line of a chunk, in order.
 
     Lines without a tab or not in UTF-8 have no picture, so no features, and never join.
     """
     lines = path.read_bytes().split(b"\n")
     if not lines[-1]:
         lines.pop()
-    return [line.rpartition(b"\t")[0].decode(errors="replace") for line in lines]
+    return [divide_line(line)[0].decode(errors="replace") for line in lines]
 
 
 def _join(

@@ -21,6 +21,7 @@ import numpy as np
 from pipeline.cli import import_tensorflow
 from pipeline.errors import DataError, SettingError
 from pipeline.files import atomic_write, input_directory, output_directory, write_json
+from pipeline.records import METRICS_FORMAT, METRICS_VERSION
 from train.consolidate import SPLITS
 from train.dataset import Corpus, load_corpus, pictures, read_features
 from train.scores import Scores, best_constant, score
@@ -28,8 +29,6 @@ from train.scores import Scores, best_constant, score
 if TYPE_CHECKING:
     from train.captioner import Captioner
 
-FORMAT = "capstan-metrics"
-VERSION = 1
 METRICS, PREDICTIONS = "metrics.json", "predictions.jsonl"
 CONSTANTS = 5  # captions tried as the blind baseline, beside the mean picture's
 
@@ -60,8 +59,8 @@ class Evaluation:
     def metrics(self) -> dict[str, Any]:
         """What goes into `metrics.json`."""
         return {
-            "format": FORMAT,
-            "version": VERSION,
+            "format": METRICS_FORMAT,
+            "version": METRICS_VERSION,
             "split": self.split,
             "pictures": len(self.predictions),
             "captions": self.captions,

@@ -175,13 +175,16 @@ def tutorial_model(words: int, longest: int, feature_size: int) -> Any:
     from keras import layers
 
     picture, prefix = keras.Input((feature_size,)), keras.Input((longest,))
-    image = layers.RepeatVector(longest)(layers.Dense(128, "relu")(picture))
-    text = layers.Embedding(words, 50, mask_zero=True)(prefix)
-    text = layers.LSTM(256, return_sequences=True)(text)
-    text = layers.TimeDistributed(layers.Dense(128, "relu"))(text)
-    state = layers.LSTM(500)(layers.concatenate([image, text]))
-    state = layers.Dense(500, "relu")(state)
-    model = keras.Model([picture, prefix], layers.Dense(words, "softmax")(state))
+    image = layers.RepeatVector(longest)(layers.Dense(128, "relu", name="image")(picture))
+    text = layers.Embedding(words, 50, mask_zero=True, name="embedding")(prefix)
+    text = layers.LSTM(256, return_sequences=True, name="language")(text)
+    text = layers.TimeDistributed(layers.Dense(128, "relu"), name="text")(text)
+    # Given by hand: Keras 3 joins the masks of concatenated inputs by `any`, where the Keras of the
+    # tutorial took `all`, and so would run over the padding.
+    merged = layers.concatenate([image, text])
+    state = layers.LSTM(500, name="decoder")(merged, mask=keras.ops.not_equal(prefix, 0))
+    state = layers.Dense(500, "relu", name="hidden")(state)
+    model = keras.Model([picture, prefix], layers.Dense(words, "softmax", name="logits")(state))
     model.compile(loss="categorical_crossentropy", optimizer="adam")
     return model
 

@@ -33,11 +33,14 @@ logger = logging.getLogger(__name__)
 
 HELP = {
     "epochs": "passes over the training captions, at most",
-    "batch_size": "captions per step",
+    "epoch_captions": "captions between two validations and checkpoints; 0 for all",
+    "batch_size": "captions per step, over all workers",
     "learning_rate": "highest learning rate, after the warm-up",
     "warmup": "share of the steps in which the learning rate rises",
     "weight_decay": "of AdamW",
     "clip": "largest norm of a gradient",
+    "label_smoothing": "share of each target spread over all words",
+    "average": "decay per step of the averaged weights that are judged and saved; 0 for the last",
     "patience": "epochs without a better validation loss before stopping",
     "min_count": "times a word must occur to be in the vocabulary",
     "max_words": "size of the vocabulary",

@@ -6,7 +6,8 @@ After every epoch all state is written to one file, atomically; a killed run goe
 import logging
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ class Trainer:
         self._states, self._logits = decoder_states(model), model.get_layer("logits")
         # A constant in place of each batch's own number of words: batches of short captions then
         # weigh no more than others, and sums over replicas need no further scaling.
+        self._smoothing = settings.label_smoothing
         self._words_per_batch = settings.batch_size * float(np.mean(train.lengths + 1))
         steps = settings.epochs * -(-len(train) // settings.batch_size)
         self._rate = _schedule(settings, steps)
@@ -46,6 +48,7 @@ class Trainer:
         )
         self.optimizer.exclude_from_weight_decay(var_names=["bias"])
         self.optimizer.build(model.trainable_variables)
+        self._averages = _Averages(model.trainable_variables, settings.average, self.optimizer)
         signature = [
             tf.TensorSpec([None, train.feature_size], tf.float32),
             tf.TensorSpec([None, None], tf.int32),
@@ -55,21 +58,33 @@ class Trainer:
         self.loss = tf.function(self._loss, input_signature=signature)
 
     def _loss(
-        self, features: tf.Tensor, words: tf.Tensor, targets: tf.Tensor, training: bool = False
+        self, features: tf.Tensor, words: tf.Tensor, targets: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        states = self._states([features, words], training=training)
-        return word_losses(self._logits, states, targets)
+        return self._losses(features, words, targets, training=False)[1:]
 
     def _train_step(
         self, features: tf.Tensor, words: tf.Tensor, targets: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
         with tf.GradientTape() as tape:
-            total, count = self._loss(features, words, targets, training=True)
-            objective = total / self._words_per_batch
+            objective, total, count = self._losses(features, words, targets, training=True)
+            objective /= self._words_per_batch
         variables = self.model.trainable_variables
         gradients = tape.gradient(objective, variables)
         self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        self._averages.update()
         return total, count
+
+    def _losses(
+        self, features: tf.Tensor, words: tf.Tensor, targets: tf.Tensor, training: bool
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        states = self._states([features, words], training=training)
+        return word_losses(self._logits, states, targets, self._smoothing)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The model with its averaged weights, to be judged and kept."""
+        with self._averages.swapped():
+            yield
 
     @property
     def learning_rate(self) -> float:
@@ -78,8 +93,37 @@ class Trainer:
 
     @property
     def variables(self) -> list[Any]:
-        """Everything that changes: weights, dropout's random states, the optimizer's moments."""
-        return [*self.model.variables, *self.optimizer.variables]
+        """Everything that changes: weights, random states, averages, the optimizer's moments."""
+        return [*self.model.variables, *self._averages.variables, *self.optimizer.variables]
+
+
+class _Averages:
+    """Exponentially averaged weights (Polyak and Juditsky 1992); none for a decay of 0."""
+
+    def __init__(self, weights: Sequence[Any], decay: float, optimizer: Any) -> None:
+        self._weights = [weight.value for weight in weights] if decay else []
+        # The decay starts low, so that the first weights do not linger.
+        self._average = tf.train.ExponentialMovingAverage(decay, optimizer.iterations.value)
+        if decay:
+            self._average.apply(self._weights)
+
+    @property
+    def variables(self) -> list[tf.Variable]:
+        return [self._average.average(weight) for weight in self._weights]
+
+    def update(self) -> None:
+        if self._weights:
+            self._average.apply(self._weights)
+
+    @contextmanager
+    def swapped(self) -> Iterator[None]:
+        """Averages in the place of the weights for a while."""
+        last = [weight.numpy() for weight in self._weights]
+        for weight, average in zip(self._weights, self.variables, strict=True):
+            weight.assign(average)
+        yield
+        for weight, value in zip(self._weights, last, strict=True):
+            weight.assign(value)
 
 
 def _schedule(settings: Settings, steps: int) -> Any:
@@ -120,7 +164,8 @@ def fit(
         while not history.is_over(settings):
             epoch = _run_epoch(trainer, train, validation, settings, len(history.curves), progress)
             _check_finite(epoch)
-            history.add(epoch, trainer.model.get_weights())
+            with trainer.averaged():
+                history.add(epoch, trainer.model.get_weights())
             save(checkpoint, trainer.variables, history, fingerprint)
             write_curves(output / CURVES, history.curves)
             _summarise(epoch)
@@ -141,12 +186,13 @@ def _run_epoch(
 ) -> Epoch:
     started = time.monotonic()
     order = epoch_order(train.lengths, settings.batch_size, settings.seed, index)
-    train_loss = run_batches(trainer.train_step, train, order, progress)
+    train_loss, waited = run_batches(trainer.train_step, train, order, progress)
     seconds = time.monotonic() - started
     validation_loss = None
     if validation is not None:
         order = length_order(validation.lengths, settings.batch_size)
-        validation_loss = run_batches(trainer.loss, validation, order)
+        with trainer.averaged():
+            validation_loss, _ = run_batches(trainer.loss, validation, order)
     return Epoch(
         index + 1,
         round(seconds, 3),
@@ -154,6 +200,7 @@ def _run_epoch(
         None if validation_loss is None else round(validation_loss, 6),
         round(trainer.learning_rate, 9),
         round(len(train) / seconds, 1),
+        round(waited / seconds, 4),
     )
 
 
@@ -162,11 +209,15 @@ def run_batches(
     examples: Examples,
     order: list[NDArray[np.int64]],
     progress: Progress | None = None,
-) -> float:
-    """Take a step with each batch of `order` (example indices); return the mean loss per word."""
+) -> tuple[float, float]:
+    """Take a step with each batch of `order` (example indices).
+
+    Returns the mean loss per word and the seconds waited for batches.
+    """
     total, count = 0.0, 0.0
+    wait = Wait(_prefetched(examples, order))
     losses: list[tuple[tf.Tensor, tf.Tensor]] = []
-    for index, batch in enumerate(_prefetched(examples, order)):
+    for index, batch in enumerate(wait):
         losses.append(step(*batch))
         if progress is not None:
             progress.add(int(batch[0].shape[0]))
@@ -176,7 +227,24 @@ def run_batches(
             losses.clear()
             if progress is not None:
                 progress.note(f"loss {added[0] / added[1]:.3f}")
-    return total / count
+    return total / count, wait.seconds
+
+
+class Wait:
+    """Passes values on and counts the seconds waited for them."""
+
+    def __init__(self, values: Iterable[Any]) -> None:
+        self._values, self.seconds = values, 0.0
+
+    def __iter__(self) -> Iterator[Any]:
+        values = iter(self._values)
+        while True:
+            started = time.monotonic()
+            value = next(values, None)
+            self.seconds += time.monotonic() - started
+            if value is None:
+                return
+            yield value
 
 
 def _prefetched(examples: Examples, order: list[NDArray[np.int64]]) -> tf.data.Dataset:
@@ -207,7 +275,7 @@ def _check_finite(epoch: Epoch) -> None:
 
 
 def _summarise(epoch: Epoch) -> None:
-    for name in ("train_loss", "validation_loss", "learning_rate", "captions_per_second"):
+    for name in ("train_loss", "validation_loss", "learning_rate", "captions_per_second", "waited"):
         if (value := getattr(epoch, name)) is not None:
             tf.summary.scalar(name, value, step=epoch.epoch)
     tf.summary.flush()

@@ -27,6 +27,7 @@ class Epoch:
     validation_loss: float | None
     learning_rate: float  # at its end
     captions_per_second: float
+    waited: float  # share of the seconds that the trainer waited for its next batch
 
 
 @dataclass

@@ -94,13 +94,18 @@ def decoder_states(model: keras.Model) -> keras.Model:
 
 
 def word_losses(
-    logits: keras.layers.Layer, states: tf.Tensor, targets: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Summed cross-entropy (nats) over the words that are not padding, and their number.
+    logits: keras.layers.Layer, states: tf.Tensor, targets: tf.Tensor, smoothing: float = 0.0
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """What to minimise, cross-entropy (nats), and number of words, summed over all but padding.
 
-    The output layer, the costliest, sees those positions only.
+    What to minimise is the cross-entropy with `smoothing` of each target spread evenly over all
+    words (Szegedy et al. 2016). The output layer, the costliest, sees those positions only.
     """
     real = tf.not_equal(targets, PAD)
     scores = tf.cast(logits(tf.boolean_mask(states, real)), tf.float32)
     losses = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.boolean_mask(targets, real), scores)
-    return tf.reduce_sum(losses), tf.reduce_sum(tf.cast(real, tf.float32))
+    loss, count = tf.reduce_sum(losses), tf.reduce_sum(tf.cast(real, tf.float32))
+    if not smoothing:
+        return loss, loss, count
+    spread = tf.reduce_logsumexp(scores, axis=1) - tf.reduce_mean(scores, axis=1)
+    return (1 - smoothing) * loss + smoothing * tf.reduce_sum(spread), loss, count

@@ -39,11 +39,14 @@ class Settings:
     """How a captioner is trained."""
 
     epochs: int = 20
+    epoch_captions: int = 0  # between two validations and checkpoints; 0 for all
     batch_size: int = 128  # captions
     learning_rate: float = 2e-3  # the highest, after warm-up
     warmup: float = 0.05  # share of all steps
     weight_decay: float = 1e-2
     clip: float = 5.0  # norm of the gradient
+    label_smoothing: float = 0.0  # share of each target spread over all words
+    average: float = 0.999  # of the weights judged and saved, per step; 0 for the last ones
     patience: int = 4  # epochs without a better validation loss before stopping
     min_count: int = 4  # rarer words are `[UNK]`
     max_words: int = 10_000  # in the vocabulary
@@ -59,6 +62,10 @@ class Settings:
             if value < 0 or (value == 0 and field.name in POSITIVE):
                 flag = field.name.replace("_", "-")
                 raise SettingError(f"--{flag} {value}: give a positive number")
+        for name in ("label_smoothing", "average"):
+            if getattr(self, name) >= 1:
+                flag = name.replace("_", "-")
+                raise SettingError(f"--{flag} {getattr(self, name)}: give a share below 1")
         if self.max_words < LEAST_WORDS:
             raise SettingError(f"--max-words {self.max_words}: give at least {LEAST_WORDS}")
 

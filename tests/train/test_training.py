@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from benchmarks.train import prefixes, tutorial_model
 from pipeline.errors import DataError, SettingError
 from train.captioner import Captioner, load_captioner, save_description, save_network
-from train.dataset import Corpus, Examples, load_corpus, pictures, read_features
+from train.dataset import Corpus, Examples, epoch_order, load_corpus, pictures, read_features
 from train.decode import NEVER, Greedy
 from train.evaluate import evaluate
 from train.fit import CHECKPOINTS, Trainer, fit
@@ -78,7 +79,7 @@ def test_loss_is_a_plain_masked_loss() -> None:
     words = np.array([[1, 5, 6, 7], [1, 9, 0, 0]], np.int32)
     targets = np.array([[5, 6, 7, 2], [9, 2, 0, 0]], np.int32)
     features = random_features(2)
-    total, count = word_losses(
+    objective, total, count = word_losses(
         model.get_layer("logits"), decoder_states(model)([features, words]), targets
     )
     logits = model([features, words]).numpy().astype(np.float64)
@@ -89,6 +90,42 @@ def test_loss_is_a_plain_masked_loss() -> None:
     )
     assert float(count) == 6
     assert float(total) == pytest.approx(expected, rel=1e-5)
+    assert objective is total
+    smoothed = word_losses(
+        model.get_layer("logits"), decoder_states(model)([features, words]), targets, 0.2
+    )
+    even = -log_probabilities[targets > 0].mean(axis=-1).sum()
+    assert float(smoothed[0]) == pytest.approx(0.8 * expected + 0.2 * even, rel=1e-5)
+    assert float(smoothed[1]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_one_pass_over_a_caption_is_the_tutorials_sample_per_prefix() -> None:
+    """Loss and gradients of its network, inputs and targets, with our weights, against ours."""
+    model = tiny_model(PROFILES["tutorial"])
+    theirs = tutorial_model(20, longest=6, feature_size=12)
+    names = ("image", "embedding", "language", "text", "decoder", "hidden", "logits")
+    for name in names:
+        theirs.get_layer(name).set_weights(model.get_layer(name).get_weights())
+    features = random_features(3)
+    words = np.array([[1, 5, 6, 7, 8, 0], [1, 9, 0, 0, 0, 0], [1, 6, 6, 4, 0, 0]], np.int32)
+    targets = np.array([[5, 6, 7, 8, 2, 0], [9, 2, 0, 0, 0, 0], [6, 6, 4, 2, 0, 0]], np.int32)
+    inputs, one_hot = prefixes(features, words, targets, longest=6, vocabulary=20)
+    with tf.GradientTape(persistent=True) as tape:
+        states = decoder_states(model)([features, words])
+        ours, _, count = word_losses(model.get_layer("logits"), states, targets)
+        per_prefix = keras.losses.categorical_crossentropy(one_hot, theirs(inputs))
+        summed = tf.reduce_sum(per_prefix)
+    assert float(count) == len(per_prefix) == 11
+    assert float(ours) == pytest.approx(float(summed), rel=1e-5)
+    for name in names:
+        for one, other in zip(
+            tape.gradient(ours, model.get_layer(name).trainable_variables),
+            tape.gradient(summed, theirs.get_layer(name).trainable_variables),
+            strict=True,
+        ):
+            a, b = (tf.convert_to_tensor(gradient).numpy() for gradient in (one, other))
+            assert np.abs(a).max() > 0
+            assert np.allclose(a, b, rtol=1e-3, atol=1e-5), name
 
 
 def test_padding_changes_nothing() -> None:
@@ -118,7 +155,7 @@ def test_bfloat16_is_for_arithmetic_only() -> None:
     assert quick.get_layer("logits").compute_dtype == "bfloat16"
     assert {variable.dtype for variable in quick.trainable_variables} == {"float32"}
     losses = [
-        float(word_losses(m.get_layer("logits"), decoder_states(m)([features, words]), words)[0])
+        float(word_losses(m.get_layer("logits"), decoder_states(m)([features, words]), words)[1])
         for m in (plain, quick)
     ]
     assert losses[0] == pytest.approx(losses[1], rel=0.01)
@@ -151,6 +188,7 @@ def test_fitting_lowers_the_loss(whole: tuple[Path, Trainer]) -> None:
         "validation_loss",
         "learning_rate",
         "captions_per_second",
+        "waited",
     }
     assert list((output / "tensorboard").glob("events*"))
 
@@ -189,6 +227,23 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(
     assert [epoch.epoch for epoch in history.curves] == [1, 2, 3, 4]
     for ours, theirs in zip(stopped.variables, whole[1].variables, strict=True):
         assert np.array_equal(ours.numpy(), theirs.numpy()), ours.path
+
+
+def test_averaged_weights_follow_the_last(corpus: Corpus, vocabulary: Vocabulary) -> None:
+    trainer = make_trainer(corpus, vocabulary, replace(SETTINGS, average=0.9))
+    examples, _ = parts(corpus, vocabulary)
+    expected = [weight.numpy() for weight in trainer.model.trainable_variables]
+    order = epoch_order(examples.lengths, SETTINGS.batch_size, 0, 0)[:3]
+    for step, batch in enumerate(examples.batches(order)):
+        trainer.train_step(batch.features, batch.words, batch.targets)
+        decay = min(0.9, (2 + step) / (11 + step))
+        last = [weight.numpy() for weight in trainer.model.trainable_variables]
+        expected = [decay * a + (1 - decay) * w for a, w in zip(expected, last, strict=True)]
+    with trainer.averaged():
+        for weight, average in zip(trainer.model.trainable_variables, expected, strict=True):
+            assert np.allclose(weight.numpy(), average, atol=1e-6)
+    for weight, value in zip(trainer.model.trainable_variables, last, strict=True):
+        assert np.array_equal(weight.numpy(), value)
 
 
 # Decoding

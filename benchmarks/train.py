@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from pipeline.cli import import_tensorflow
 from pipeline.records import Extractor
-from train.dataset import Corpus, Examples, epoch_order, load_corpus
+from train.dataset import Corpus, Examples, epoch_order, find_places, load_corpus
 from train.settings import PROFILES, Settings
 from train.vocabulary import SPECIALS, Vocabulary, build_vocabulary
 
@@ -93,20 +93,21 @@ def made_up() -> tuple[Corpus, Vocabulary]:
     table = pa.table(
         {
             "cleaned": [" ".join(f"w{word}" for word in piece) for piece in pieces],
-            "array": np.zeros(CAPTIONS, np.int32),
             "row": np.arange(CAPTIONS, dtype=np.int32),
+            "split": ["train"] * CAPTIONS,
         }
     )
     features = random.gamma(0.5, 0.8, (CAPTIONS, 2048)).astype(np.float16)
     extractor = Extractor("made-up", "random:0", "0" * 64, 224, "none")
     words = (*SPECIALS, *(f"w{word}" for word in range(len(frequencies))))
-    return Corpus(extractor, "standard", (features,), table), Vocabulary(words)
+    corpus = Corpus(extractor, "standard", (features,), (table,), find_places([table]))
+    return corpus, Vocabulary(words)
 
 
 def real(directory: Path) -> tuple[Corpus, Vocabulary]:
     """The train split of consolidated shards, with all its words up to 10,000."""
     corpus = load_corpus(directory).select("train")
-    return corpus, build_vocabulary(corpus.examples["cleaned"], 1, WORDS)
+    return corpus, build_vocabulary(corpus.pieces("cleaned"), 1, WORDS)
 
 
 def orders(examples: Examples) -> Iterator[NDArray[np.int64]]:
@@ -117,8 +118,9 @@ def orders(examples: Examples) -> Iterator[NDArray[np.int64]]:
 
 def ours(examples: Examples, words: int, profile: str, precision: str) -> Round:
     """A round of `capstan train`'s own steps, batches made as it makes them."""
-    from train.fit import Trainer, run_batches
+    from train.fit import run_batches
     from train.model import arithmetic, build_model
+    from train.trainer import Trainer
 
     sample = np.random.default_rng(0).random((64, examples.feature_size), np.float32)
     with arithmetic(precision):
@@ -153,7 +155,7 @@ def tutorial(examples: Examples, words: int) -> Round:
 
 
 def prefixes(
-    features: NDArray[np.float32],
+    features: NDArray[np.float16],
     words: NDArray[np.int32],
     targets: NDArray[np.int32],
     longest: int,

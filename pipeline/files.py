@@ -7,7 +7,7 @@ Every file is written to a temporary name, fsynced and renamed. Parquet tables c
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -86,10 +86,15 @@ def write_table(path: Path, table: pa.Table, manifest: Mapping[str, Any]) -> Non
         pq.write_table(table.replace_schema_metadata(metadata), file, compression="zstd")
 
 
-def read_table(path: Path, format: str, version: int) -> tuple[pa.Table, dict[str, Any]]:
-    """Read a parquet table and its manifest, and check format and version."""
+def read_table(
+    path: Path, format: str, version: int, columns: Sequence[str] | None = None
+) -> tuple[pa.Table, dict[str, Any]]:
+    """Read a parquet table, or some of its columns, and its manifest; check format and version."""
     try:
-        table = pq.read_table(path, partitioning=None)
+        with pq.ParquetFile(path) as file:
+            manifest = json.loads((file.schema_arrow.metadata or {}).get(MANIFEST, b"null"))
+            check_manifest(path, manifest, format, version)
+            table = file.read(columns)
     except FileNotFoundError as error:
         raise DataError(f"{path}: missing; make it again with the stage that writes it") from error
     except (pa.ArrowException, OSError) as error:
@@ -97,8 +102,6 @@ def read_table(path: Path, format: str, version: int) -> tuple[pa.Table, dict[st
         raise DataError(
             f"{path}: not a whole parquet file ({message}); delete it and make it again"
         ) from error
-    manifest = json.loads((table.schema.metadata or {}).get(MANIFEST, b"null"))
-    check_manifest(path, manifest, format, version)
     return table, manifest
 
 

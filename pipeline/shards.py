@@ -286,9 +286,9 @@ def write_training_shard(directory: Path, shard: TrainingShard) -> None:
     write_table(directory / f"{shard.chunk}.parquet", shard.examples, manifest)
 
 
-def read_training_shard(path: Path) -> TrainingShard:
-    """Read a training shard's parquet; `open_features` maps the array beside it."""
-    table, manifest = read_table(path, EXAMPLES, VERSION)
+def read_training_shard(path: Path, columns: Sequence[str] | None = None) -> TrainingShard:
+    """Read a training shard's parquet, or some columns; `open_features` maps the array beside."""
+    table, manifest = read_table(path, EXAMPLES, VERSION, columns)
     return TrainingShard(
         manifest["chunk"],
         Extractor(**manifest["extractor"]),
@@ -299,11 +299,11 @@ def read_training_shard(path: Path) -> TrainingShard:
     )
 
 
-def open_features(path: Path, sha256: str) -> NDArray[np.float16]:
-    """Memory-map a feature array (N x D float16) after checking its hash."""
+def open_features(path: Path, sha256: str | None) -> NDArray[np.float16]:
+    """Memory-map a feature array (N x D float16) after checking its hash, if one is given."""
     if not path.is_file():
         raise DataError(f"{path}: missing; make it again with `capstan featurize`")
-    if sha256_file(path) != sha256:
+    if sha256 is not None and sha256_file(path) != sha256:
         raise _damaged(path, "does not match the hash in its parquet")
     empty = path.stat().st_size <= 128  # a header only, which mmap refuses
     features: NDArray[np.float16] = np.load(path, mmap_mode=None if empty else "r")

@@ -3,11 +3,11 @@
 import hashlib
 import logging
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,9 @@ from pipeline.files import atomic_write, data_files, input_directory, output_dir
 from pipeline.progress import Progress
 from pipeline.records import Extractor, Failure, Reason
 
+if TYPE_CHECKING:
+    from train.captioner import Caption
+
 logger = logging.getLogger(__name__)
 
 FORMAT = "capstan-prediction"
@@ -29,33 +32,38 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Settings:
-    """Which model, with which extractor weights, how many pictures at once."""
+    """Which model, with which extractor weights, how many pictures at once, and what to say."""
 
     model: Path
     weights: str | None = None
     batch_size: int = 32
+    top: int = 1  # captions of a picture
+    search: Mapping[str, Any] = field(default_factory=dict)  # in place of the model's own
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """A picture's caption and its log-probability, or why it has none."""
+    """A picture's captions, best first, or why it has none."""
 
     file: Path
-    caption: str | None = None
-    log_probability: float | None = None
+    captions: tuple["Caption", ...] = ()
     reason: Reason | None = None
 
 
 def print_captions(settings: Settings, paths: Sequence[Path]) -> None:
-    """Print `file<TAB>caption` for every picture; fail at the end if some could not be read."""
+    """Print `file<TAB>caption` for every picture; fail at the end if some could not be read.
+
+    If more than one caption is wanted: a line for each, with its log-probability after another tab.
+    """
     files = list(_files(paths))
     failed = []
     for prediction in Predictor(settings).predict(files):
-        if prediction.reason is None:
-            sys.stdout.write(f"{prediction.file}\t{prediction.caption}\n")
-            sys.stdout.flush()
-        else:
+        if prediction.reason is not None:
             failed.append(f"{prediction.file} ({prediction.reason})")
+        for caption in prediction.captions:
+            more = "" if settings.top == 1 else f"\t{caption.log_probability:.2f}"
+            sys.stdout.write(f"{prediction.file}\t{caption.text}{more}\n")
+        sys.stdout.flush()
     if failed:
         raise DataError(f"no caption for {', '.join(failed)}; give pictures such as JPEG or PNG")
 
@@ -70,16 +78,27 @@ def predict_folder(settings: Settings, source: Path, output: Path) -> None:
     with Progress("predict", "pictures", len(files)) as progress:
         for prediction in predictor.predict(files):
             progress.add(reason=prediction.reason)
-            name = prediction.file.relative_to(source)
-            _write(output / name, prediction, predictor.description | {"file": name.as_posix()})
+            _write(output, prediction.file.relative_to(source), prediction, predictor.description)
 
 
-def _write(path: Path, prediction: Prediction, description: dict[str, Any]) -> None:
-    if prediction.caption is not None:
-        with atomic_write(path.with_name(f"{path.name}.txt")) as file:
-            file.write(f"{prediction.caption}\n".encode())
-    entry = {"format": FORMAT, "version": VERSION, **asdict(prediction), **description}
-    write_json(path.with_name(f"{path.name}.json"), entry)
+def _write(output: Path, name: Path, prediction: Prediction, more: dict[str, Any]) -> None:
+    captions = [
+        {"caption": caption.text, "log_probability": caption.log_probability}
+        for caption in prediction.captions
+    ]
+    if captions:
+        with atomic_write(output / f"{name}.txt") as file:
+            file.write(f"{captions[0]['caption']}\n".encode())
+    entry = {
+        "format": FORMAT,
+        "version": VERSION,
+        "file": name.as_posix(),
+        **(captions[0] if captions else {"caption": None, "log_probability": None}),
+        "alternatives": captions[1:],
+        "reason": prediction.reason,
+        **more,
+    }
+    write_json(output / f"{name}.json", entry)
 
 
 def _files(paths: Iterable[Path]) -> Iterator[Path]:
@@ -100,7 +119,14 @@ class Predictor:
         from featurize.extractor import ResNetExtractor
         from train.captioner import load_captioner
 
-        self._captioner = load_captioner(settings.model)
+        captioner = load_captioner(settings.model)
+        self._captioner = replace(captioner, search=replace(captioner.search, **settings.search))
+        self._top, beam = settings.top, self._captioner.search.beam
+        if self._top > beam:
+            raise SettingError(
+                f"--top {self._top}: a beam of {beam} finds no more than {beam} caption"
+                f"{'s'[: beam - 1]}; give --beam {self._top} too"
+            )
         wanted = self._captioner.extractor
         weights = settings.weights or _known_weights(wanted)
         self._extractor = ResNetExtractor(weights, wanted.image_size, settings.batch_size)
@@ -112,6 +138,7 @@ class Predictor:
         model = (settings.model / "saved_model.keras").read_bytes()
         self.description: dict[str, Any] = {
             "extractor": asdict(self._extractor.identity),
+            "search": asdict(self._captioner.search),
             "model_sha256": hashlib.sha256(model).hexdigest(),
         }
 
@@ -126,8 +153,7 @@ class Predictor:
                 if isinstance(one, Failure):
                     yield Prediction(file, reason=one.reason)
                 else:
-                    caption, log_probability = next(captions)
-                    yield Prediction(file, caption, log_probability)
+                    yield Prediction(file, next(captions)[: self._top])
 
     def _pixels(self, file: Path) -> NDArray[np.uint8] | Failure:
         """The same path as in training: re-encoded as in a shard, then decoded and cropped."""
@@ -136,7 +162,7 @@ class Predictor:
             return image
         return decode(image.data, self._captioner.extractor.image_size)
 
-    def _captions(self, pixels: list[NDArray[np.uint8]]) -> list[tuple[str, float]]:
+    def _captions(self, pixels: list[NDArray[np.uint8]]) -> list[tuple["Caption", ...]]:
         if not pixels:
             return []
         return self._captioner.captions(self._extractor.extract(np.stack(pixels)))

@@ -16,7 +16,8 @@ from pipeline.errors import SettingError
 from pipeline.files import atomic_write, data_files, output_directory
 from pipeline.progress import duration
 from pipeline.shards import STATS_SUFFIX, read_image_stats
-from report.learning import flatten, read_curves, read_sample, read_scores, read_settings
+from report.captions import draw, rank, read_held_out
+from report.learning import flatten, read_curves, read_settings
 from report.pictures import read_new_pictures, stored_pictures
 from report.rows import (
     Examples,
@@ -28,22 +29,21 @@ from report.rows import (
     read_featurized,
     read_rows,
 )
-from report.run import Run, read_object, read_run
+from report.run import Run, read_object
+from report.scores import read_scores
 from report.timeline import read_timeline
 
-LIBRARIES = ("capstan", "numpy", "pyarrow", "pillow", "aiohttp", "tensorflow", "keras", "nltk")
+LIBRARIES = ("capstan", "numpy", "pyarrow", "pillow", "aiohttp", "tensorflow", "keras")
 LONGEST_LINK = 2000  # characters; browsers and servers agree on little more
 LONGEST_TEXT = 300
 SHARD_FACTS = {"format", "version", "chunk", "rows", "images", "failures", "files"}
 
 
-def write_report(path: Path, output: Path) -> None:
-    """Draw the run in folder `path` into the HTML file `output`.
+def write_report(run: Run, output: Path) -> None:
+    """Draw a run into the HTML file `output`.
 
-    SettingError when `path` is no run or `output` cannot be written, DataError when something in
-    the run is damaged.
+    SettingError when `output` cannot be written, DataError when something in the run is damaged.
     """
-    run = read_run(path)
     if output.is_dir():
         raise SettingError(f"{output}: is a folder; give a file name with --output")
     output_directory(output.parent, "--output")
@@ -54,8 +54,11 @@ def write_report(path: Path, output: Path) -> None:
 
 def gather(run: Run) -> dict[str, Any]:
     """All that the template shows; None for what was not run."""
-    sample = read_sample(run)
-    rows, tars = read_rows(run, sample.keys if sample else ())
+    held_out = read_held_out(run)
+    sample, ranking = draw(held_out), rank(held_out)
+    shown = [*sample.drawn, *sample.wrong] if sample else []
+    shown += [*ranking.best, *ranking.middle, *ranking.worst] if ranking else []
+    rows, tars = read_rows(run, {picture.key for picture in shown})
     featurized, examples = read_featurized(run), read_examples(run)
     scores, curves = read_scores(run), read_curves(run)
     trained = scores is not None or curves is not None
@@ -68,9 +71,10 @@ def gather(run: Run) -> dict[str, Any]:
         "hosts": by_host(rows) if rows else [],
         "examples": examples,
         "sample": sample,
+        "ranking": ranking,
         "pictures": stored_pictures(tars),
         "new": read_new_pictures(run),
-        "timeline": read_timeline(run),
+        "timeline": None if run.alone else read_timeline(run),
         "curves": curves,
         "scores": scores,
         "settings": _settings(run, featurized, examples),

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 
 from pipeline.files import data_files
 from pipeline.shards import read_images
-from report.learning import Verdict, Word, judge, lot
+from report.captions import Verdict, Word, judge, lot
 from report.run import Run, read_object
 
 SIDE = 256  # pixels, the longer side

@@ -1,4 +1,4 @@
-"""A run folder as the dry run leaves it: `run.json`, the repos, and notes by whoever ran it."""
+"""What a report is drawn of: a run folder as the dry run leaves it, or a model's folder alone."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,18 +10,21 @@ from pipeline.errors import DataError, SettingError
 from pipeline.files import read_json
 from pipeline.records import RUN_FORMAT, RUN_VERSION, PipelineResult
 
+MODEL_FILES = ("metrics.json", "curves.jsonl")
+
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder; every stage in it may be missing."""
+    """A run folder; every stage in it may be missing. A model alone is a run of nothing else."""
 
     path: Path
-    started: float  # unix seconds
+    started: float  # unix seconds; 0 for a model alone
     finished: float | None  # None while it runs, or when it was killed
     pipelines: Sequence[PipelineResult]
     repos: Mapping[str, str]
     title: str
     notes: Sequence[str]
+    alone: bool = False  # no run, but a model's folder
 
     def repo(self, name: str) -> Path:
         """Folder of a repo. The run folder goes first, for it may have moved since."""
@@ -51,6 +54,21 @@ def read_run(path: Path) -> Run:
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path / 'run.json'}: damaged ({error!r}); run again") from error
+
+
+def read_model(path: Path, images: Path | None = None) -> Run:
+    """Take what `capstan train` or `capstan evaluate` wrote as a run, with shards of its pictures.
+
+    SettingError when `path` holds nothing of a model.
+    """
+    if not any((path / name).is_file() for name in MODEL_FILES):
+        raise SettingError(
+            f"{path}: holds no {' or '.join(MODEL_FILES)}; give the --output folder of "
+            "`capstan train` or `capstan evaluate`"
+        )
+    repos = {"model": path} if images is None else {"model": path, "images": images}
+    names = {name: str(folder) for name, folder in repos.items()}
+    return Run(path, 0, None, [], names, path.resolve().name, [], alone=True)
 
 
 def _pipeline(entry: Mapping[str, Any]) -> PipelineResult:

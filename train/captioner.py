@@ -1,23 +1,34 @@
 """A trained captioner and its folder: network, vocabulary and what both were made from."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import DataError
 from pipeline.files import atomic_path, read_json, write_json
 from pipeline.records import Extractor
-from train.decode import Greedy
+from train.decode import NEVER, Decoder
+from train.search import Search
 from train.settings import DESCRIPTION, NETWORK, VOCABULARY
 from train.vocabulary import Vocabulary, read_vocabulary, write_vocabulary
 
 FORMAT = "capstan-model"
 VERSION = 1
+
+
+@dataclass(frozen=True)
+class Caption:
+    """What a captioner says of a picture."""
+
+    text: str
+    log_probability: float  # nats, of the words and of ending there
+    word_log_probabilities: tuple[float, ...]  # of each word given those before, then of the end
 
 
 @dataclass(frozen=True)
@@ -29,28 +40,43 @@ class Captioner:
     extractor: Extractor
     cleaning: str  # profile that made the captions it learned from
     max_length: int  # words
+    search: Search = field(default_factory=Search)
 
     @cached_property
-    def _search(self) -> Greedy:
-        return Greedy(self.network, self.max_length)
+    def _decoder(self) -> Callable[[Search], Decoder]:
+        return cache(lambda search: Decoder(self.network, self.max_length, search))
 
     @property
     def feature_size(self) -> int:
         """Length of the feature vectors it reads."""
         return int(self.network.inputs[0].shape[1])
 
-    def captions(self, features: NDArray[Any]) -> list[tuple[str, float]]:
-        """The caption of each feature vector (B x D) and its log-probability in nats."""
+    def captions(
+        self, features: NDArray[Any], search: Search | None = None
+    ) -> list[tuple[Caption, ...]]:
+        """The captions of each feature vector (B x D), best first.
+
+        There are as many as the search's beam is wide, or fewer where no more can be said.
+        """
         if features.ndim != 2 or features.shape[1] != self.feature_size:
             raise DataError(
                 f"features of shape {features.shape}, but this model reads N x "
                 f"{self.feature_size}; featurize with {self.extractor}"
             )
-        words, scores = self._search(features)
+        found = self._decoder(search or self.search)(features)
         return [
-            (self.vocabulary.decode(row), float(score))
-            for row, score in zip(words, scores, strict=True)
+            tuple(
+                self._caption(words, log_probabilities)
+                for words, log_probabilities, score in zip(*of_picture, strict=True)
+                if score > NEVER
+            )
+            for of_picture in zip(*found, strict=True)
         ]
+
+    def _caption(self, words: NDArray[np.int32], log_probabilities: NDArray[np.float32]) -> Caption:
+        said = words[1 : np.count_nonzero(words)]
+        each = tuple(log_probabilities[: len(said) + 1].tolist())
+        return Caption(self.vocabulary.decode(said), sum(each), each)
 
 
 def save_network(directory: Path, captioner: Captioner) -> None:
@@ -70,6 +96,7 @@ def save_description(directory: Path, captioner: Captioner, more: Mapping[str, A
         "extractor": asdict(captioner.extractor),
         "cleaning": captioner.cleaning,
         "max_length": captioner.max_length,
+        "search": asdict(captioner.search),
         **more,
     }
     write_json(directory / DESCRIPTION, description)
@@ -108,4 +135,5 @@ def load_captioner(directory: Path) -> Captioner:
         Extractor(**description["extractor"]),
         description["cleaning"],
         description["max_length"],
+        Search.of_description(directory / DESCRIPTION, description),
     )

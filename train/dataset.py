@@ -1,7 +1,8 @@
-"""Training shards to batches: joined tables, memory-mapped features, a true global shuffle.
+"""Training shards to batches: memory-mapped features, captions as numbers, a true global shuffle.
 
-The order of an epoch is a pure function of (seed, epoch), so a resumed run sees what an
-uninterrupted one would have seen.
+Of each example only its place is kept (13 bytes); its text stays in the shards and is read a column
+and a shard at a time. The order of an epoch is a pure function of (seed, epoch), so a resumed run
+sees what an uninterrupted one would have seen.
 """
 
 import hashlib
@@ -16,28 +17,36 @@ from numpy.typing import NDArray
 
 from pipeline.errors import DataError, SettingError
 from pipeline.files import data_files, sha256_file
-from pipeline.records import Extractor
-from pipeline.shards import TrainingShard, open_features, read_training_shard
-from train.vocabulary import END, PAD, START, Vocabulary
+from pipeline.records import EXAMPLE_SCHEMA, Extractor
+from pipeline.shards import TrainingShard, read_training_shard
+from train.consolidate import SPLITS
+from train.features import RowReader, open_arrays
+from train.vocabulary import END, PAD, START, Sequences, Vocabulary
 
+PLACE = np.dtype(  # of an example
+    [
+        ("array", np.int32),  # its array, and its table
+        ("row", np.int32),  # its features in the array
+        ("line", np.int32),  # its row in the table
+        ("split", np.int8),  # index into SPLITS
+    ]
+)
 WINDOW = 64  # batches sorted by length together; larger pads less, smaller mixes lengths more
 WIDTHS = (8, 12, 16, 20, 24, 32, 48, 64, 96, 128)  # few, for code that is compiled for each width
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Examples and the features they point into.
-
-    `examples` has the columns of EXAMPLE_SCHEMA and `array`, the index of a row's array.
-    """
+    """Examples and the features they point into; what millions of them say stays in the files."""
 
     extractor: Extractor
     cleaning: str
     arrays: tuple[NDArray[np.float16], ...]  # each N x D, memory-mapped
-    examples: pa.Table
+    tables: tuple[Path | pa.Table, ...]  # of EXAMPLE_SCHEMA, one for each array
+    places: NDArray[np.void]  # of PLACE, one for each example
 
     def __len__(self) -> int:
-        return len(self.examples)
+        return len(self.places)
 
     @property
     def feature_size(self) -> int:
@@ -46,18 +55,35 @@ class Corpus:
 
     def select(self, split: str) -> "Corpus":
         """The examples of one split."""
-        return replace(self, examples=self.examples.filter(pc.field("split") == split))
+        return self.take(np.flatnonzero(self.places["split"] == SPLITS.index(split)))
 
     def take(self, indices: NDArray[np.int64]) -> "Corpus":
         """Some of the examples, in the order given."""
-        return replace(self, examples=self.examples.take(indices))
+        return replace(self, places=self.places[indices])
+
+    def pieces(self, name: str) -> Iterator[pa.Array]:
+        """A column of EXAMPLE_SCHEMA, piece by piece: one table at a time is in memory."""
+        numbers = self.places["array"]
+        ends = np.flatnonzero(np.diff(numbers, append=-1)) + 1
+        for start, end in zip([0, *ends[:-1]], ends, strict=False):
+            column = _read_column(self.tables[numbers[start]], name)
+            yield column.take(pa.array(self.places["line"][start:end]))
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """A column of EXAMPLE_SCHEMA, read from the files."""
+        return pa.chunked_array(self.pieces(name), EXAMPLE_SCHEMA.field(name).type)
+
+
+def _read_column(table: Path | pa.Table, name: str) -> pa.Array:
+    found = read_training_shard(table, [name]).examples if isinstance(table, Path) else table
+    return found[name].combine_chunks()
 
 
 @dataclass(frozen=True)
 class Batch:
     """What one training step sees. A row of `targets` is its row of `words`, one step ahead."""
 
-    features: NDArray[np.float32]  # B x D
+    features: NDArray[np.float16]  # B x D
     words: NDArray[np.int32]  # B x T, from `startseq` on, padded right
     targets: NDArray[np.int32]  # B x T, up to `endseq`, padded right
 
@@ -70,26 +96,40 @@ def fingerprint(directory: Path) -> str:
     return digest.hexdigest()
 
 
-def load_corpus(directory: Path) -> Corpus:
-    """Load all training shards below a directory; refuse mixed extractors and cleanings."""
+def load_corpus(directory: Path, check: bool = True) -> Corpus:
+    """Load all training shards below a directory; refuse mixed extractors and cleanings.
+
+    The features are read once to check their hashes, which also brings them into memory in order
+    and not at random. Without `check` they are taken to be what another process has checked.
+    """
     paths = data_files(directory, ".parquet")
     if not paths:
         raise SettingError(f"{directory}: no training shard there; run `capstan consolidate`")
-    shards = [read_training_shard(path) for path in paths]
+    shards = [read_training_shard(path, ["row", "split"]) for path in paths]
     for path, shard in zip(paths, shards, strict=True):
         _check_same(paths[0], shards[0], path, shard)
-    arrays = tuple(
-        open_features(path.with_suffix(".npy"), shard.npy_sha256)
-        for path, shard in zip(paths, shards, strict=True)
+    arrays = open_arrays(
+        [path.with_suffix(".npy") for path in paths],
+        [shard.npy_sha256 if check else None for shard in shards],
     )
     sizes = {array.shape[1:] for array in arrays if len(array)}
     if len(sizes) > 1:
         raise DataError(f"{directory}: features of sizes {sorted(sizes)}; featurize all again")
-    tables = [
-        shard.examples.append_column("array", pa.array(np.full(len(shard.examples), i, np.int32)))
-        for i, shard in enumerate(shards)
-    ]
-    return Corpus(shards[0].extractor, shards[0].cleaning, arrays, pa.concat_tables(tables))
+    places = find_places([shard.examples for shard in shards])
+    return Corpus(shards[0].extractor, shards[0].cleaning, arrays, tuple(paths), places)
+
+
+def find_places(tables: Sequence[pa.Table]) -> NDArray[np.void]:
+    """Where the examples of tables lie (N of PLACE), from their columns `row` and `split`."""
+    places = np.empty(sum(map(len, tables)), PLACE)
+    start = 0
+    for number, table in enumerate(tables):
+        here = places[start : start + len(table)]
+        here["array"], here["line"] = number, np.arange(len(table))
+        here["row"] = table["row"].to_numpy()
+        here["split"] = pc.index_in(table["split"], value_set=pa.array(SPLITS)).to_numpy()
+        start += len(table)
+    return places
 
 
 def _check_same(first: Path, expected: TrainingShard, path: Path, shard: TrainingShard) -> None:
@@ -105,57 +145,61 @@ def _check_same(first: Path, expected: TrainingShard, path: Path, shard: Trainin
         )
 
 
-def column(corpus: Corpus, name: str) -> NDArray[np.int64]:
-    """A column of whole numbers."""
-    values: NDArray[np.int64] = corpus.examples[name].to_numpy().astype(np.int64)
-    return values
-
-
 def read_features(corpus: Corpus, indices: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
     """Feature vectors (N x D) of all examples, or of those at `indices`."""
-    wanted = np.arange(len(corpus)) if indices is None else indices
-    return FeatureReader(corpus)(wanted)
-
-
-class FeatureReader:
-    """Reads feature vectors at random; knows where each example's lies."""
-
-    def __init__(self, corpus: Corpus) -> None:
-        self._corpus = corpus
-        self._array, self._row = column(corpus, "array"), column(corpus, "row")
-
-    def __call__(self, indices: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Vectors (len(indices) x D) of the examples at `indices`."""
-        features = np.empty((len(indices), self._corpus.feature_size), np.float32)
-        arrays, rows = self._array[indices], self._row[indices]
-        for array in np.unique(arrays):
-            here = np.flatnonzero(arrays == array)
-            features[here] = self._corpus.arrays[array][rows[here]]
-        return features
+    places = corpus.places if indices is None else corpus.places[indices]
+    return RowReader(corpus.arrays)(places["array"], places["row"]).astype(np.float32)
 
 
 def pictures(corpus: Corpus) -> NDArray[np.int64]:
-    """Index of the first example of each picture, in the corpus's order."""
-    encoded = corpus.examples["sha256"].combine_chunks().dictionary_encode().indices.to_numpy()
-    return np.sort(np.unique(encoded, return_index=True)[1])
+    """Index of the first example of each picture, in the corpus's order.
+
+    Pictures are told apart by the first 64 bits of their hashes: of ten million, two are taken for
+    one with a probability of 3 in a million.
+    """
+    pieces = [
+        pc.utf8_slice_codeunits(piece, 0, 16).to_numpy(zero_copy_only=False).astype("S16")
+        for piece in corpus.pieces("sha256")
+    ]
+    return np.sort(np.unique(np.concatenate(pieces), return_index=True)[1])
 
 
 def epoch_order(
-    lengths: NDArray[np.int64], batch_size: int, seed: int, epoch: int
+    lengths: NDArray[np.int64], batch_size: int, seed: int, epoch: int, limit: int = 0
 ) -> list[NDArray[np.int64]]:
-    """Batches of example indices for one epoch: every example once, alike lengths together.
+    """Batches of example indices for one epoch: alike lengths together, all but one batch full.
 
-    All examples are shuffled, each window of batches is sorted by length and cut, and the batches
-    of all windows are shuffled again. All but one batch are full.
+    Passes over the data are divided into equal epochs of at most `limit` examples (0: one epoch a
+    pass), so that every example is in one epoch of each pass. A pass's examples are shuffled, each
+    window of an epoch's batches is sorted by length and cut, and the batches of all windows are
+    shuffled again.
     """
-    random = np.random.default_rng([seed, epoch])
-    shuffled = random.permutation(len(lengths))
+    whole, start, end = epoch_part(len(lengths), epoch, limit)
+    random = np.random.default_rng([seed, whole])
+    shuffled = random.permutation(len(lengths))[start:end]
     batches: list[NDArray[np.int64]] = []
     for start in range(0, len(shuffled), WINDOW * batch_size):
         window = shuffled[start : start + WINDOW * batch_size]
         window = window[np.argsort(lengths[window], kind="stable")]
-        batches += [window[i : i + batch_size] for i in range(0, len(window), batch_size)]
+        # Within a batch in the order of the files, to read them faster.
+        batches += [np.sort(window[i : i + batch_size]) for i in range(0, len(window), batch_size)]
     return [batches[i] for i in random.permutation(len(batches))]
+
+
+def epoch_part(examples: int, epoch: int, limit: int) -> tuple[int, int, int]:
+    """The pass that an epoch belongs to, and its range of the pass's examples; all count from 0."""
+    parts = max(1, -(-examples // limit)) if limit else 1
+    whole, part = divmod(epoch, parts)
+    return whole, examples * part // parts, examples * (part + 1) // parts
+
+
+def share(indices: NDArray[np.int64], rank: int, workers: int) -> NDArray[np.int64]:
+    """What worker `rank` (from 0) takes of a batch; the workers' shares make up the whole batch.
+
+    Shares differ by one example at most, and are empty where there are fewer examples than
+    workers; `Examples.batches` makes something of that which every step can be taken with.
+    """
+    return indices[rank::workers]
 
 
 def length_order(lengths: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int64]]:
@@ -169,9 +213,8 @@ class Examples:
 
     def __init__(self, corpus: Corpus, vocabulary: Vocabulary, max_length: int) -> None:
         """Captions are cut after `max_length` words."""
-        self._read = FeatureReader(corpus)
-        self._sequences = vocabulary.encode(corpus.examples["cleaned"])
-        self._max_length = max_length
+        self._places, self._read = corpus.places, RowReader(corpus.arrays)
+        self._sequences = vocabulary.encode(corpus.pieces("cleaned"))
         self.lengths = np.minimum(self._sequences.lengths, max_length)
         self.feature_size = corpus.feature_size
 
@@ -179,21 +222,40 @@ class Examples:
         return len(self.lengths)
 
     def batches(self, order: Iterable[NDArray[np.int64]]) -> Iterator[Batch]:
-        """Batches of the examples whose indices are given."""
+        """Batches of the examples whose indices are given.
+
+        For no indices, a row without words: it adds nothing to a sum of losses, while kernels of
+        recurrent layers refuse a batch without rows.
+        """
         for indices in order:
-            words, targets = pad([self._sequences[i][: self._max_length] for i in indices])
-            yield Batch(self._read(indices), words, targets)
+            yield self._batch(indices) if len(indices) else self._blank()
+
+    def _batch(self, indices: NDArray[np.int64]) -> Batch:
+        words, targets = pad(self._sequences, indices, self.lengths[indices])
+        places = self._places[indices]
+        return Batch(self._read(places["array"], places["row"]), words, targets)
+
+    def _blank(self) -> Batch:
+        words = np.full((1, WIDTHS[0]), PAD, np.int32)
+        targets = words.copy()
+        words[:, 0] = START
+        return Batch(np.zeros((1, self.feature_size), np.float16), words, targets)
 
 
-def pad(captions: Sequence[NDArray[np.int32]]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Words and targets (each B x T) of captions; T is one of a few widths."""
-    longest = max(len(caption) for caption in captions) + 1
+def pad(
+    captions: Sequences, indices: NDArray[np.int64], lengths: NDArray[np.int64]
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Words and targets (each B x T) of the captions at `indices`, cut after `lengths` words.
+
+    T is one of a few widths.
+    """
+    longest = int(lengths.max()) + 1
     width = next((width for width in WIDTHS if width >= longest), longest)
-    words = np.full((len(captions), width), PAD, np.int32)
-    targets = words.copy()
-    words[:, 0] = START
-    for row, caption in enumerate(captions):
-        words[row, 1 : len(caption) + 1] = caption
-        targets[row, : len(caption)] = caption
-        targets[row, len(caption)] = END
+    columns = np.arange(width)
+    real = columns < lengths[:, None]
+    targets = np.full(real.shape, PAD, np.int32)
+    targets[real] = captions.words[(captions.offsets[indices][:, None] + columns)[real]]
+    words = np.full(real.shape, START, np.int32)
+    words[:, 1:] = targets[:, :-1]
+    targets[np.arange(len(targets)), lengths] = END
     return words, targets

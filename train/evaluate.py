@@ -1,22 +1,31 @@
-"""Score a captioner on a split of consolidated shards: BLEU-1 to BLEU-4 and exact matches.
+"""Score a captioner on a split of consolidated shards: CIDEr-D, ROUGE-L, BLEU and exact matches.
 
 Every picture is captioned once and compared with all its captions. Beside the model stand two
 baselines: the same model shown some other picture's features, and the best caption to say of
-every picture blindly. BLEU is NLTK's with smoothing method 3 and the tutorial's weights.
+every picture blindly.
 
-Writes metrics.json and predictions.jsonl below --output.
+BLEU comes three ways. (tutorial): NLTK's with smoothing method 3, BLEU-3 with weights of 0.3.
+(tutorial, startseq and endseq counted): the same with the marks as words that always agree, as the
+tutorial's own code counts; only for comparing with figures of that kind. (COCO): unsmoothed, as
+coco-caption's scorer and sacrebleu count, like CIDEr-D and ROUGE-L here.
+
+Writes metrics.json below --output, and predictions.jsonl, a line for each picture with its scores.
 """
 
 import argparse
 import json
 import sys
+import textwrap
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.cli import import_tensorflow
 from pipeline.errors import DataError, SettingError
@@ -24,7 +33,8 @@ from pipeline.files import atomic_write, input_directory, output_directory, writ
 from pipeline.records import METRICS_FORMAT, METRICS_VERSION
 from train.consolidate import SPLITS
 from train.dataset import Corpus, load_corpus, pictures, read_features
-from train.scores import Scores, best_constant, score
+from train.scores import Judge, Lengths, PictureScores, Scores, lengths
+from train.search import Search, add_flags, given
 
 if TYPE_CHECKING:
     from train.captioner import Captioner
@@ -42,6 +52,35 @@ class Prediction:
     references: tuple[str, ...]  # cleaned
     caption: str
     log_probability: float
+    scores: PictureScores
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON, in one level so that tables can be made of it."""
+        entry = asdict(self)
+        scores: dict[str, float] = entry.pop("scores")
+        return {**entry, **scores}
+
+
+@dataclass(frozen=True)
+class Wording:
+    """How the captions are worded, whatever they are said of."""
+
+    words: Lengths
+    reference_words: Lengths
+    limit: int  # words of a caption at most
+    cut: float  # share of the captions that reach it
+    distinct: int  # different captions
+    in_training: float  # share of the captions that stand word for word in the training split
+
+    def sentence(self) -> str:
+        """For people."""
+        return (
+            f"{self.words.mean:.1f} words on average (median {self.words.median:g}, longest "
+            f"{self.words.longest}; people: {self.reference_words.mean:.1f}, "
+            f"{self.reference_words.median:g}, {self.reference_words.longest}), {self.cut:.1%} cut "
+            f"at {self.limit}; {self.distinct:,} different captions, {self.in_training:.1%} of all "
+            "stand word for word in training"
+        )
 
 
 @dataclass(frozen=True)
@@ -55,6 +94,8 @@ class Evaluation:
     shuffled: Scores  # shown other pictures' features
     blind: Scores
     blind_caption: str
+    wording: Wording
+    search: Search  # how the captions were found
 
     def metrics(self) -> dict[str, Any]:
         """What goes into `metrics.json`."""
@@ -67,22 +108,36 @@ class Evaluation:
             "model": self.model.as_dict(),
             "shuffled": self.shuffled.as_dict(),
             "blind": self.blind.as_dict() | {"caption": self.blind_caption},
+            "wording": asdict(self.wording),
+            "search": asdict(self.search),
         }
 
-    def table(self) -> str:
-        """The scores for people."""
-        lines = [
-            f"{self.split}: {len(self.predictions):,} pictures, {self.captions:,} captions",
-            f"{'':<20}BLEU-1  BLEU-2  BLEU-3  BLEU-4   exact",
+    def rows(self) -> list[tuple[str, ...]]:
+        """The scores as text: name of the figure, model, shuffled features, blind."""
+        columns = [scores.named() for scores in (self.model, self.shuffled, self.blind)]
+        return [
+            (name, *(f"{column[name]:{'.1%' if name == 'exact' else '.3f'}}" for column in columns))
+            for name in columns[0]
         ]
-        for name, scores in (
-            ("model", self.model),
-            ("shuffled features", self.shuffled),
-            ("blind", self.blind),
-        ):
-            values = "".join(f"{value:>8.3f}" for value in scores.bleu)
-            lines.append(f"{name:<18}{values}{scores.exact:>8.1%}")
+
+    def table(self) -> str:
+        """The scores for people, in 100 columns."""
+        title = f"{self.split}: {len(self.predictions):,} pictures, {self.captions:,} captions"
+        head = (title, "model", "shuffled features", "blind")
+        lines = [f"{a:<47} {b:>8} {c:>18} {d:>8}" for a, b, c, d in (head, *self.rows())]
+        facts = (
+            f"captions: {self.wording.sentence()}",
+            f"search: {self.search_sentence()}",
+            f"blind: {self.blind_caption}",
+        )
+        lines += [textwrap.fill(fact, 100, subsequent_indent="  ") for fact in facts]
         return "\n".join(lines) + "\n"
+
+    def search_sentence(self) -> str:
+        """How the captions were found, for people."""
+        return ", ".join(
+            f"{name.replace('_', ' ')} {value:g}" for name, value in asdict(self.search).items()
+        )
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -91,16 +146,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--input", type=Path, required=True, help="consolidated shards")
     parser.add_argument("--split", choices=SPLITS, default="test", help="pictures to score")
     parser.add_argument("--output", type=Path, help="where metrics and predictions are written")
+    add_flags(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Evaluate and print a table."""
+    search = given(arguments)
     model = input_directory(arguments.model, "--model")
     corpus = load_corpus(input_directory(arguments.input))
     import_tensorflow()
     from train.captioner import load_captioner
 
-    evaluation = evaluate(load_captioner(model), corpus, arguments.split)
+    captioner = load_captioner(model)
+    captioner = replace(captioner, search=replace(captioner.search, **search))
+    evaluation = evaluate(captioner, corpus, arguments.split)
     if arguments.output is not None:
         write_evaluation(output_directory(arguments.output), evaluation)
     sys.stdout.write(evaluation.table())
@@ -114,27 +173,50 @@ def evaluate(captioner: "Captioner", corpus: Corpus, split: str) -> Evaluation:
         raise SettingError(f"no example in the split {split!r}; give another with --split")
     one_each = examples.take(pictures(examples))
     features = read_features(one_each)
-    said = captioner.captions(features)
-    captions = [caption for caption, _ in said]
+    said = [best for best, *_ in captioner.captions(features)]
+    captions = [caption.text for caption in said]
     known = _references(examples)
-    rows = one_each.examples.select(["key", "sha256"]).to_pylist()
-    references = [known[row["sha256"]] for row in rows]
+    keys, hashes = (one_each.column(name).to_pylist() for name in ("key", "sha256"))
+    references = [known[sha256] for sha256 in hashes]
+    judge = Judge(references, captioner.max_length)
+    scores, of_each = judge.score(captions)
     # Decoding looks at one picture at a time: captions of shuffled features are shuffled captions.
     shuffled = [captions[i] for i in _derangement(len(captions))]
-    mean = captioner.captions(features.mean(axis=0, keepdims=True))[0][0]
+    mean = captioner.captions(features.mean(axis=0, keepdims=True))[0][0].text
     common = [caption for caption, _ in Counter(captions).most_common(CONSTANTS)]
-    blind = best_constant([mean, *common], references)
+    blind = judge.best_constant([mean, *common])
     return Evaluation(
         split,
         len(examples),
         tuple(
-            Prediction(row["key"], row["sha256"], tuple(known), caption, log_probability)
-            for row, known, (caption, log_probability) in zip(rows, references, said, strict=True)
+            Prediction(key, sha256, tuple(known), caption.text, caption.log_probability, own)
+            for key, sha256, known, caption, own in zip(
+                keys, hashes, references, said, of_each, strict=True
+            )
         ),
-        score(captions, references),
-        score(shuffled, references),
-        score([blind] * len(references), references),
+        scores,
+        judge.score(shuffled)[0],
+        judge.score([blind] * len(references))[0],
         blind,
+        _wording(captions, references, captioner.max_length, corpus),
+        captioner.search,
+    )
+
+
+def _wording(
+    captions: Sequence[str], references: Sequence[Sequence[str]], limit: int, corpus: Corpus
+) -> Wording:
+    said = pa.array(sorted(set(captions)))
+    repeated: set[str] = set()
+    for learnt in corpus.select("train").pieces("cleaned"):
+        repeated.update(learnt.filter(pc.is_in(learnt, value_set=said)).to_pylist())
+    return Wording(
+        lengths(captions),
+        lengths([reference for known in references for reference in known]),
+        limit,
+        fmean(len(caption.split()) >= limit for caption in captions),
+        len(said),
+        fmean(caption in repeated for caption in captions),
     )
 
 
@@ -153,7 +235,7 @@ def _check_fits(captioner: "Captioner", corpus: Corpus) -> None:
 
 def _references(examples: Corpus) -> dict[str, list[str]]:
     references: dict[str, list[str]] = {}
-    columns = (examples.examples[name].to_pylist() for name in ("sha256", "cleaned"))
+    columns = (examples.column(name).to_pylist() for name in ("sha256", "cleaned"))
     for sha256, cleaned in zip(*columns, strict=True):
         references.setdefault(sha256, []).append(cleaned)
     return references
@@ -171,6 +253,6 @@ def write_evaluation(directory: Path, evaluation: Evaluation) -> None:
     """Write `predictions.jsonl`, one line per picture, and `metrics.json`."""
     with atomic_write(directory / PREDICTIONS) as file:
         for prediction in evaluation.predictions:
-            line = {name: getattr(prediction, name) for name in prediction.__dataclass_fields__}
-            file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+            line = json.dumps(prediction.as_dict(), ensure_ascii=False)
+            file.write(line.encode() + b"\n")
     write_json(directory / METRICS, evaluation.metrics())

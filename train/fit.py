@@ -1,141 +1,44 @@
-"""Fits a captioner: a custom loop, since Keras 3 `fit` fails under MultiWorkerMirroredStrategy.
+"""Fits a captioner: epochs of steps, each followed by a look at the validation split.
 
 After every epoch all state is written to one file, atomically; a killed run goes on from there.
+In a group each worker takes its share of every batch, and the chief alone writes.
 """
 
 import logging
 import shutil
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
 from pipeline.errors import SettingError
 from pipeline.progress import Progress
-from train.dataset import Batch, Examples, epoch_order, length_order
-from train.history import Epoch, History, restore, save, write_curves
-from train.model import decoder_states, word_losses
+from train.dataset import Batch, Examples, epoch_order, length_order, share
+from train.distribution import Group
+from train.history import (
+    CHECKPOINTS,
+    Epoch,
+    History,
+    history_from_json,
+    restore,
+    save,
+    write_curves,
+)
 from train.settings import Settings
+from train.trainer import Sums, Trainer, epoch_size
 
 logger = logging.getLogger(__name__)
 
-CHECKPOINTS = ".checkpoints"
 CURVES = "curves.jsonl"
 TENSORBOARD = "tensorboard"
+AHEAD = 4  # batches made ready while the device works
 LOSS_EVERY = 20  # steps between looks at the loss, which make the device wait
-
-
-class Trainer:
-    """A model with its optimizer and traced steps."""
-
-    def __init__(self, model: keras.Model, train: Examples, settings: Settings) -> None:
-        self.model = model
-        self._states, self._logits = decoder_states(model), model.get_layer("logits")
-        # A constant in place of each batch's own number of words: batches of short captions then
-        # weigh no more than others, and sums over replicas need no further scaling.
-        self._smoothing = settings.label_smoothing
-        self._words_per_batch = settings.batch_size * float(np.mean(train.lengths + 1))
-        steps = settings.epochs * -(-len(train) // settings.batch_size)
-        self._rate = _schedule(settings, steps)
-        self.optimizer = keras.optimizers.AdamW(
-            self._rate, weight_decay=settings.weight_decay, global_clipnorm=settings.clip
-        )
-        self.optimizer.exclude_from_weight_decay(var_names=["bias"])
-        self.optimizer.build(model.trainable_variables)
-        self._averages = _Averages(model.trainable_variables, settings.average, self.optimizer)
-        signature = [
-            tf.TensorSpec([None, train.feature_size], tf.float32),
-            tf.TensorSpec([None, None], tf.int32),
-            tf.TensorSpec([None, None], tf.int32),
-        ]
-        self.train_step = tf.function(self._train_step, input_signature=signature)
-        self.loss = tf.function(self._loss, input_signature=signature)
-
-    def _loss(
-        self, features: tf.Tensor, words: tf.Tensor, targets: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        return self._losses(features, words, targets, training=False)[1:]
-
-    def _train_step(
-        self, features: tf.Tensor, words: tf.Tensor, targets: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        with tf.GradientTape() as tape:
-            objective, total, count = self._losses(features, words, targets, training=True)
-            objective /= self._words_per_batch
-        variables = self.model.trainable_variables
-        gradients = tape.gradient(objective, variables)
-        self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
-        self._averages.update()
-        return total, count
-
-    def _losses(
-        self, features: tf.Tensor, words: tf.Tensor, targets: tf.Tensor, training: bool
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        states = self._states([features, words], training=training)
-        return word_losses(self._logits, states, targets, self._smoothing)
-
-    @contextmanager
-    def averaged(self) -> Iterator[None]:
-        """The model with its averaged weights, to be judged and kept."""
-        with self._averages.swapped():
-            yield
-
-    @property
-    def learning_rate(self) -> float:
-        """What the next step would use."""
-        return float(self._rate(self.optimizer.iterations))
-
-    @property
-    def variables(self) -> list[Any]:
-        """Everything that changes: weights, random states, averages, the optimizer's moments."""
-        return [*self.model.variables, *self._averages.variables, *self.optimizer.variables]
-
-
-class _Averages:
-    """Exponentially averaged weights (Polyak and Juditsky 1992); none for a decay of 0."""
-
-    def __init__(self, weights: Sequence[Any], decay: float, optimizer: Any) -> None:
-        self._weights = [weight.value for weight in weights] if decay else []
-        # The decay starts low, so that the first weights do not linger.
-        self._average = tf.train.ExponentialMovingAverage(decay, optimizer.iterations.value)
-        if decay:
-            self._average.apply(self._weights)
-
-    @property
-    def variables(self) -> list[tf.Variable]:
-        return [self._average.average(weight) for weight in self._weights]
-
-    def update(self) -> None:
-        if self._weights:
-            self._average.apply(self._weights)
-
-    @contextmanager
-    def swapped(self) -> Iterator[None]:
-        """Averages in the place of the weights for a while."""
-        last = [weight.numpy() for weight in self._weights]
-        for weight, average in zip(self._weights, self.variables, strict=True):
-            weight.assign(average)
-        yield
-        for weight, value in zip(self._weights, last, strict=True):
-            weight.assign(value)
-
-
-def _schedule(settings: Settings, steps: int) -> Any:
-    """Linear warm-up to the learning rate, then a cosine down to a hundredth of it."""
-    warmup = max(1, int(steps * settings.warmup))
-    return keras.optimizers.schedules.CosineDecay(
-        settings.learning_rate / warmup,
-        max(1, steps - warmup),
-        alpha=0.01,
-        warmup_target=settings.learning_rate,
-        warmup_steps=warmup,
-    )
 
 
 def fit(
@@ -147,33 +50,54 @@ def fit(
 ) -> History:
     """Train on the first examples and judge on the second; end with the best weights.
 
-    Goes on from `<output>/.checkpoints` when they are of the same `fingerprint`.
+    Goes on from `<output>/.checkpoints` when they are of the same `fingerprint`. Every worker of
+    the trainer's group must call it, with the same arguments.
     """
-    checkpoint = output / CHECKPOINTS / "last.npz"
-    history = restore(checkpoint, trainer.variables, fingerprint)
     train, validation = examples
-    if history is None:
-        history = History([])
-        shutil.rmtree(output / TENSORBOARD, ignore_errors=True)
-    writer = tf.summary.create_file_writer(str(output / TENSORBOARD))
-    with (
-        Progress("train", "captions", len(train) * settings.epochs) as progress,
-        writer.as_default(),
-    ):
-        progress.add(len(train) * len(history.curves))
+    history = _resume(trainer, output, fingerprint)
+    trainer.part_seeds()
+    sizes = [epoch_size(len(train), epoch, settings) for epoch in range(settings.epochs)]
+    writer = _summary_writer(trainer.group, output)
+    with Progress("train", "captions", sum(sizes)) as progress, writer.as_default():
+        progress.add(sum(sizes[: len(history.curves)]))
         while not history.is_over(settings):
             epoch = _run_epoch(trainer, train, validation, settings, len(history.curves), progress)
             _check_finite(epoch)
             with trainer.averaged():
                 history.add(epoch, trainer.model.get_weights())
-            save(checkpoint, trainer.variables, history, fingerprint)
-            write_curves(output / CURVES, history.curves)
+            if trainer.group.is_chief:
+                save(output / CHECKPOINTS, trainer.variables, history, fingerprint)
+                write_curves(output / CURVES, history.curves)
             _summarise(epoch)
             _report(epoch)
     writer.close()
     if history.best_weights is not None:
         trainer.model.set_weights(history.best_weights)
     return history
+
+
+def _resume(trainer: Trainer, output: Path, fingerprint: str) -> History:
+    """Take up the chief's last checkpoint, in all of the group; only the chief needs to have it."""
+    group = trainer.group
+    history = None
+    if group.is_chief:
+        history = restore(output / CHECKPOINTS, trainer.variables, fingerprint)
+        if history is None:
+            for name in (CHECKPOINTS, TENSORBOARD):
+                shutil.rmtree(output / name, ignore_errors=True)
+    text = group.text_from_chief("" if history is None else history.to_json())
+    if not text:
+        return History([])
+    if group.size > 1:
+        for variable in trainer.variables:
+            variable.assign(group.from_chief(variable.numpy()))
+    return history or history_from_json(text)
+
+
+def _summary_writer(group: Group, output: Path) -> Any:
+    if group.is_chief:
+        return tf.summary.create_file_writer(str(output / TENSORBOARD))
+    return tf.summary.create_noop_writer()
 
 
 def _run_epoch(
@@ -185,49 +109,58 @@ def _run_epoch(
     progress: Progress,
 ) -> Epoch:
     started = time.monotonic()
-    order = epoch_order(train.lengths, settings.batch_size, settings.seed, index)
-    train_loss, waited = run_batches(trainer.train_step, train, order, progress)
+    size, group = settings.batch_size, trainer.group
+    order = epoch_order(train.lengths, size, settings.seed, index, settings.epoch_captions)
+    train_loss, waited = run_batches(trainer.train_step, train, order, group, progress)
     seconds = time.monotonic() - started
     validation_loss = None
     if validation is not None:
-        order = length_order(validation.lengths, settings.batch_size)
+        order = length_order(validation.lengths, size)
         with trainer.averaged():
-            validation_loss, _ = run_batches(trainer.loss, validation, order)
+            validation_loss, _ = run_batches(trainer.loss, validation, order, group)
     return Epoch(
         index + 1,
+        trainer.steps,
         round(seconds, 3),
         round(train_loss, 6),
         None if validation_loss is None else round(validation_loss, 6),
         round(trainer.learning_rate, 9),
-        round(len(train) / seconds, 1),
+        round(epoch_size(len(train), index, settings) / seconds, 1),
         round(waited / seconds, 4),
     )
 
 
 def run_batches(
-    step: Callable[..., tuple[tf.Tensor, tf.Tensor]],
+    step: Callable[..., Sums],
     examples: Examples,
-    order: list[NDArray[np.int64]],
+    order: Sequence[NDArray[np.int64]],
+    group: Group | None = None,
     progress: Progress | None = None,
 ) -> tuple[float, float]:
-    """Take a step with each batch of `order` (example indices).
+    """Take a step with each batch of `order` (example indices), of which each worker has a share.
 
-    Returns the mean loss per word and the seconds waited for batches.
+    Returns the group's mean loss per word, and the seconds that the worker who waited longest
+    waited for batches. Progress counts the captions of all, and notes this worker's loss.
     """
-    total, count = 0.0, 0.0
-    wait = Wait(_prefetched(examples, order))
-    losses: list[tuple[tf.Tensor, tf.Tensor]] = []
+    group = group or Group()
+    sums = np.zeros(2)
+    shares = (share(batch, group.rank, group.size) for batch in order)
+    wait = Wait(ahead(examples.batches(shares)))
+    losses: list[Sums] = []
     for index, batch in enumerate(wait):
         losses.append(step(*batch))
         if progress is not None:
-            progress.add(int(batch[0].shape[0]))
+            progress.add(len(order[index]))
         if index % LOSS_EVERY == LOSS_EVERY - 1 or index == len(order) - 1:
             added = np.sum([[float(loss), float(words)] for loss, words in losses], axis=0)
-            total, count = total + added[0], count + added[1]
+            sums += added
             losses.clear()
-            if progress is not None:
+            if progress is not None and added[1]:
                 progress.note(f"loss {added[0] / added[1]:.3f}")
-    return total / count, wait.seconds
+    waits = np.zeros(group.size)
+    waits[group.rank] = wait.seconds
+    loss, words, *seconds = group.total(np.concatenate([sums, waits]))
+    return float(loss / words), float(max(seconds))
 
 
 class Wait:
@@ -247,23 +180,13 @@ class Wait:
             yield value
 
 
-def _prefetched(examples: Examples, order: list[NDArray[np.int64]]) -> tf.data.Dataset:
+def ahead(batches: Iterator[Batch]) -> Iterator[tuple[NDArray[Any], ...]]:
     """Batches made ready on a thread of their own, as (features, words, targets)."""
-
-    def generate() -> Iterator[tuple[NDArray[Any], ...]]:
-        for batch in examples.batches(order):
-            yield _arrays(batch)
-
-    signature = (
-        tf.TensorSpec([None, examples.feature_size], tf.float32),
-        tf.TensorSpec([None, None], tf.int32),
-        tf.TensorSpec([None, None], tf.int32),
-    )
-    return tf.data.Dataset.from_generator(generate, output_signature=signature).prefetch(4)
-
-
-def _arrays(batch: Batch) -> tuple[NDArray[Any], ...]:
-    return batch.features, batch.words, batch.targets
+    with ThreadPoolExecutor(1, "batches") as pool:
+        ready = deque(pool.submit(next, batches, None) for _ in range(AHEAD))
+        while (batch := ready.popleft().result()) is not None:
+            ready.append(pool.submit(next, batches, None))
+            yield batch.features, batch.words, batch.targets
 
 
 def _check_finite(epoch: Epoch) -> None:

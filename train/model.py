@@ -1,7 +1,7 @@
 """The captioner's network: inject-and-merge, from standard Keras layers.
 
-    picture features -> normalise -> dropout -> dense --------------------+ at every step
-    words so far -> embedding -> dropout -> LSTM -> dense -> concatenate -+-> LSTM -> words
+    picture features -> normalise -> dropout -> dense --------------------------+ at every step
+    words so far -> embedding -> dropout [-> LSTM -> dense] -> concatenate -----+-> LSTM -> words
 
 Captions are padded right, so no state at a real word depends on padding: no masks are needed, the
 LSTMs run on cuDNN, and only the loss must pass padding over. A saved model loads in plain Keras,
@@ -25,29 +25,46 @@ VARIANCE_FLOOR = 1e-2  # of the mean variance: a feature that hardly varies is n
 
 
 def build_model(
-    architecture: Architecture, vocabulary_size: int, features: NDArray[np.float32]
+    architecture: Architecture,
+    vocabulary_size: int,
+    features: NDArray[np.float32],
+    embeddings: NDArray[np.float32] | None = None,
 ) -> keras.Model:
     """A new captioner: (features [B, D], words [B, T]) -> logits [B, T, V] of each next word.
 
     `features` (N x D) are training pictures, for the mean and variance to normalise with.
+    `embeddings` (V x E) is what the words' vectors start from; E is the architecture's.
     """
     picture = keras.Input((features.shape[1],), name="features")
     words = keras.Input((None,), dtype="int32", name="words")
     image = _image_vector(architecture, picture, features)
-    text = layers.Embedding(vocabulary_size, architecture.embedding, name="embedding")(words)
-    text = layers.Dropout(architecture.dropout, name="embedding_dropout")(text)
-    text = layers.LSTM(architecture.language, return_sequences=True, name="language")(text)
-    activation = "relu" if architecture.hidden else None
-    text = layers.Dense(architecture.text, activation, name="text")(text)
-    every_step = ops.expand_dims(ops.ones_like(words, dtype=image.dtype), -1)
-    repeated = layers.Multiply(name="repeat")([ops.expand_dims(image, 1), every_step])
-    state = layers.Concatenate(name="merge")([repeated, text])
-    state = layers.LSTM(architecture.decoder, return_sequences=True, name="decoder")(state)
+    text = layers.Embedding(vocabulary_size, architecture.embedding, name="embedding")
+    merged = layers.Concatenate(name="merge")(
+        [_at_every_step(image, words), _text_vectors(architecture, text(words))]
+    )
+    if embeddings is not None:
+        text.set_weights([embeddings])
+    state = layers.LSTM(architecture.decoder, return_sequences=True, name="decoder")(merged)
     if architecture.hidden:
         state = layers.Dense(architecture.hidden, "relu", name="hidden")(state)
-    state = layers.Dropout(architecture.dropout, name="state_dropout")(state)
+    state = layers.Dropout(architecture.state_dropout, name="state_dropout")(state)
     logits = layers.Dense(vocabulary_size, name="logits")(state)
     return keras.Model([picture, words], logits, name="captioner")
+
+
+def _at_every_step(image: keras.KerasTensor, words: keras.KerasTensor) -> keras.KerasTensor:
+    """[B, I] as [B, T, I]."""
+    ones = ops.expand_dims(ops.ones_like(words, dtype=image.dtype), -1)
+    return layers.Multiply(name="repeat")([ops.expand_dims(image, 1), ones])
+
+
+def _text_vectors(architecture: Architecture, text: keras.KerasTensor) -> keras.KerasTensor:
+    text = layers.Dropout(architecture.dropout, name="embedding_dropout")(text)
+    if not architecture.language:
+        return text
+    text = layers.LSTM(architecture.language, return_sequences=True, name="language")(text)
+    activation = "relu" if architecture.hidden else None
+    return layers.Dense(architecture.text, activation, name="text")(text)
 
 
 def _image_vector(

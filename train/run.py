@@ -3,21 +3,25 @@
 import logging
 import shutil
 import sys
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, replace
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.errors import SettingError
 from pipeline.files import atomic_write
 from train.captioner import Captioner, save_description, save_network
+from train.card import model_card
 from train.dataset import Corpus, Examples, pictures, read_features
-from train.evaluate import Evaluation, evaluate, write_evaluation
-from train.fit import CHECKPOINTS, Trainer, fit
-from train.history import History
+from train.distribution import Group, losing_workers
+from train.embeddings import read_embeddings
+from train.evaluate import evaluate, write_evaluation
+from train.fit import fit
+from train.history import CHECKPOINTS, History
 from train.model import arithmetic, build_model
-from train.settings import Plan
+from train.settings import Architecture, Plan
+from train.trainer import Trainer
 from train.vocabulary import Vocabulary, build_vocabulary
 
 logger = logging.getLogger(__name__)
@@ -26,19 +30,37 @@ CARD = "model_card.md"
 NORMALISED_ON = 20_000  # pictures whose mean and variance stand for all
 
 
-def train(corpus: Corpus, plan: Plan) -> None:
-    """Fit a captioner, save and evaluate it, and print its scores.
+def train(corpus: Corpus, plan: Plan, group: Group) -> None:
+    """Fit a captioner, save and evaluate it, and print its scores: the last three the chief does.
 
     `model.json` is written last: until then the run is not done, and goes on when called again.
+    LostWorkerError when one of the group is gone.
     """
-    vocabulary, model, history = _fit(corpus, plan)
+    with losing_workers(group):
+        _check_same(plan, group)
+        fitted = _fit(corpus, plan, group)
+        if group.is_chief:
+            _finish(corpus, plan, *fitted)
+        group.text_from_chief("done")  # should the chief die now, it needs the others to go on
+
+
+def _check_same(plan: Plan, group: Group) -> None:
+    if group.text_from_chief(plan.fingerprint) != plan.fingerprint:
+        raise SettingError(
+            f"worker {group.rank} has other data or settings than worker 0; give all the same"
+        )
+
+
+def _finish(
+    corpus: Corpus, plan: Plan, vocabulary: Vocabulary, model: keras.Model, history: History
+) -> None:
     captioner = Captioner(
         model, vocabulary, corpus.extractor, corpus.cleaning, plan.settings.max_length
     )
     save_network(plan.saved, captioner)
     evaluation = evaluate(captioner, corpus, _judging_split(corpus))
     write_evaluation(plan.output, evaluation)
-    card = model_card(plan, captioner, history, evaluation)
+    card = model_card(plan, corpus, captioner, history, evaluation)
     with atomic_write(plan.output / CARD) as file:
         file.write(card.encode())
     save_description(
@@ -47,7 +69,8 @@ def train(corpus: Corpus, plan: Plan) -> None:
         {
             "fingerprint": plan.fingerprint,
             "profile": plan.profile,
-            "architecture": asdict(plan.architecture),
+            "architecture": asdict(plan.architecture)
+            | {"embedding": model.get_layer("embedding").output_dim},
             "settings": asdict(plan.settings),
             "best_epoch": history.best,
         },
@@ -56,16 +79,17 @@ def train(corpus: Corpus, plan: Plan) -> None:
     sys.stdout.write(evaluation.table())
 
 
-def _fit(corpus: Corpus, plan: Plan) -> tuple[Vocabulary, keras.Model, History]:
+def _fit(corpus: Corpus, plan: Plan, group: Group) -> tuple[Vocabulary, keras.Model, History]:
     settings = plan.settings
     keras.utils.set_random_seed(settings.seed)
     training, validation = corpus.select("train"), corpus.select("validation")
     vocabulary = build_vocabulary(
-        training.examples["cleaned"], settings.min_count, settings.max_words
+        training.pieces("cleaned"), settings.min_count, settings.max_words
     )
+    architecture, embeddings = _embeddings(plan, vocabulary)
     sample = _sample(training)
-    with arithmetic(settings.precision):
-        model = build_model(plan.architecture, len(vocabulary), sample)
+    with arithmetic(settings.precision), group.strategy.scope():
+        model = build_model(architecture, len(vocabulary), sample, embeddings)
     examples = Examples(training, vocabulary, settings.max_length)
     judge = Examples(validation, vocabulary, settings.max_length) if len(validation) else None
     logger.info(
@@ -76,11 +100,21 @@ def _fit(corpus: Corpus, plan: Plan) -> tuple[Vocabulary, keras.Model, History]:
         model.count_params() / 1e6,
         model.get_layer("logits").compute_dtype,
     )
-    trainer = Trainer(model, examples, settings)
+    trainer = Trainer(model, examples, settings, group)
     history = fit(trainer, (examples, judge), settings, plan.output, plan.fingerprint)
-    saved = build_model(plan.architecture, len(vocabulary), sample)
+    saved = build_model(architecture, len(vocabulary), sample)
     saved.set_weights(model.get_weights())
     return vocabulary, saved, history
+
+
+def _embeddings(
+    plan: Plan, vocabulary: Vocabulary
+) -> tuple[Architecture, NDArray[np.float32] | None]:
+    """Ready-made word vectors (V x E), if any, and the architecture with vectors of that length."""
+    if plan.embeddings is None:
+        return plan.architecture, None
+    vectors, _ = read_embeddings(plan.embeddings, vocabulary, plan.settings.seed)
+    return replace(plan.architecture, embedding=vectors.shape[1]), vectors
 
 
 def _sample(training: Corpus) -> NDArray[np.float32]:
@@ -94,41 +128,3 @@ def _sample(training: Corpus) -> NDArray[np.float32]:
 
 def _judging_split(corpus: Corpus) -> str:
     return next(split for split in ("test", "validation", "train") if len(corpus.select(split)))
-
-
-def model_card(plan: Plan, captioner: Captioner, history: History, evaluation: Evaluation) -> str:
-    """What a user of the model should know, from what was measured (Markdown)."""
-    best = next(curve for curve in history.curves if curve.epoch == history.best)
-    loss = best.validation_loss
-    judged = "no validation split" if loss is None else f"{loss:.3f} in validation"
-    facts: dict[str, Any] = {
-        "Features": captioner.extractor,
-        "Captions": f"cleaned as `{captioner.cleaning}`, at most {captioner.max_length} words",
-        "Vocabulary": f"{len(captioner.vocabulary):,} words",
-        "Network": f"profile `{plan.profile}`, {captioner.network.count_params():,} weights",
-        "Training": f"{len(history.curves)} epochs, weights of epoch {history.best}",
-        "Loss": f"{best.train_loss:.3f} nats a word in training, {judged}",
-        "Settings": ", ".join(f"{name} {value}" for name, value in asdict(plan.settings).items()),
-    }
-    lines = ["# Model card", "", *(f"- {name}: {value}" for name, value in facts.items())]
-    seen = "" if evaluation.split == "test" else " No test split was there to judge by."
-    return "\n".join(
-        [
-            *lines,
-            "",
-            "## Scores",
-            "",
-            f"On the {evaluation.split} split.{seen} `shuffled features`: the same model shown",
-            "other pictures; `blind`: one caption for all. BLEU by NLTK, smoothing method 3.",
-            "",
-            "```",
-            evaluation.table().rstrip(),
-            "```",
-            "",
-            "## Limits",
-            "",
-            "It says only words of its vocabulary and was judged on pictures like those it learned",
-            "from; on others expect worse. Captions repeat what people wrote, prejudice included.",
-            "",
-        ]
-    )

@@ -13,24 +13,34 @@ class Architecture:
 
     image: int = 256  # of the picture's vector, given to the decoder at every step
     embedding: int = 256
-    language: int = 256  # LSTM over the words so far
-    text: int = 128  # what the decoder sees of them
+    language: int = 0  # LSTM over the words so far; 0 for none: the decoder reads the embeddings
+    text: int = 128  # what the decoder sees of that LSTM
     decoder: int = 512  # LSTM over picture and words
     hidden: int = 0  # dense layer between decoder and words; 0 for none
     normalise: bool = True  # features to mean 0 and variance 1 first
-    dropout: float = 0.3
+    dropout: float = 0.3  # of features and words
+    state_dropout: float = 0.5  # of what the output layer sees
 
     def __post_init__(self) -> None:
-        if not 0 <= self.dropout < 1:
-            raise SettingError(f"--dropout {self.dropout}: give a share from 0 to below 1")
+        for name in ("dropout", "state_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                flag = name.replace("_", "-")
+                raise SettingError(f"--{flag} {getattr(self, name)}: give a share below 1")
 
 
 PROFILES: Mapping[str, Architecture] = {
     "default": Architecture(),
     "tutorial": Architecture(
-        image=128, embedding=50, decoder=500, hidden=500, normalise=False, dropout=0.0
+        image=128,
+        embedding=50,
+        language=256,
+        decoder=500,
+        hidden=500,
+        normalise=False,
+        dropout=0.0,
+        state_dropout=0.0,
     ),
-    "small": Architecture(image=64, embedding=64, language=64, text=64, decoder=128, dropout=0.1),
+    "small": Architecture(image=64, embedding=64, decoder=128, dropout=0.1, state_dropout=0.1),
 }
 
 
@@ -38,14 +48,14 @@ PROFILES: Mapping[str, Architecture] = {
 class Settings:
     """How a captioner is trained."""
 
-    epochs: int = 20
+    epochs: int = 10
     epoch_captions: int = 0  # between two validations and checkpoints; 0 for all
     batch_size: int = 128  # captions
     learning_rate: float = 2e-3  # the highest, after warm-up
     warmup: float = 0.05  # share of all steps
     weight_decay: float = 1e-2
     clip: float = 5.0  # norm of the gradient
-    label_smoothing: float = 0.0  # share of each target spread over all words
+    label_smoothing: float = 0.1  # share of each target spread over all words
     average: float = 0.999  # of the weights judged and saved, per step; 0 for the last ones
     patience: int = 4  # epochs without a better validation loss before stopping
     min_count: int = 4  # rarer words are `[UNK]`
@@ -87,6 +97,7 @@ class Plan:
     architecture: Architecture
     settings: Settings
     fingerprint: str  # of data, architecture and settings
+    embeddings: Path | None = None  # word vectors to start from; their length is what counts
 
     @property
     def saved(self) -> Path:

@@ -1,6 +1,6 @@
 """Words and their numbers."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +17,8 @@ FORMAT = "capstan-vocabulary"
 VERSION = 1
 SPECIALS = ("[PAD]", "startseq", "endseq", "[UNK]")
 PAD, START, END, UNKNOWN = range(len(SPECIALS))
+
+COUNTS = pa.schema([("values", pa.string()), ("counts", pa.int64())])  # as value_counts has it
 
 
 @dataclass(frozen=True)
@@ -53,15 +55,18 @@ class Vocabulary:
         names = ["" if number < len(SPECIALS) else word for number, word in enumerate(self.words)]
         return pa.array(names, pa.string())
 
-    def encode(self, captions: pa.ChunkedArray) -> Sequences:
-        """Number the words of cleaned captions; words not in the vocabulary become `[UNK]`."""
-        lists = pc.split_pattern(captions, " ").combine_chunks()
-        numbers = pc.index_in(pc.list_flatten(lists), value_set=self._value_set)
-        lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
-        return Sequences(
-            pc.fill_null(numbers, UNKNOWN).to_numpy(zero_copy_only=False).astype(np.int32),
-            np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]),
-        )
+    def encode(self, captions: Iterable[pa.Array]) -> Sequences:
+        """Number the words of cleaned captions; words not in the vocabulary become `[UNK]`.
+
+        Captions come as a column or piece by piece.
+        """
+        words, lengths = [np.empty(0, np.int32)], [np.zeros(1, np.int32)]
+        for piece in _pieces(captions):
+            lists = pc.split_pattern(piece, " ")
+            numbers = pc.index_in(pc.list_flatten(lists), value_set=self._value_set)
+            words.append(pc.fill_null(numbers, UNKNOWN).to_numpy())
+            lengths.append(pc.list_value_length(lists).to_numpy())
+        return Sequences(np.concatenate(words), np.cumsum(np.concatenate(lengths), dtype=np.int64))
 
     def decode(self, numbers: Iterable[int]) -> str:
         """Words up to `endseq`, joined by spaces; specials are left out."""
@@ -74,24 +79,36 @@ class Vocabulary:
         return " ".join(words)
 
 
-def build_vocabulary(captions: pa.ChunkedArray, min_count: int, max_words: int) -> Vocabulary:
+def build_vocabulary(captions: Iterable[pa.Array], min_count: int, max_words: int) -> Vocabulary:
     """The most frequent words of cleaned captions, at most `max_words` with the specials.
 
-    Equally frequent words come in alphabetical order. Raises DataError when nothing is left.
+    Captions come as a column or piece by piece. Equally frequent words come in alphabetical order.
+    Raises DataError when nothing is left.
     """
-    counts = pc.value_counts(pc.list_flatten(pc.split_pattern(captions, " ")))
-    words = [
-        (-entry["counts"], entry["values"])
-        for entry in counts.to_pylist()
-        if entry["counts"] >= min_count and entry["values"] not in SPECIALS
+    total, counts = 0, COUNTS.empty_table()
+    for piece in _pieces(captions):
+        total += len(piece)
+        found = pc.value_counts(pc.list_flatten(pc.split_pattern(piece, " ")))
+        together = pa.concat_tables([counts, pa.Table.from_struct_array(found)])
+        counts = together.group_by("values").aggregate([("counts", "sum")])
+        counts = counts.rename_columns({"counts_sum": "counts"})
+    frequent = counts.filter(pc.field("counts") >= min_count)
+    kept = [
+        (-count, word)
+        for word, count in zip(*(column.to_pylist() for column in frequent.columns), strict=True)
+        if word not in SPECIALS
     ]
-    if not words:
+    if not kept:
         raise DataError(
-            f"no word of the {len(captions)} training captions occurs {min_count} times; lower it "
-            "with --min-count"
+            f"no word of the {total} training captions occurs {min_count} times; lower it with "
+            "--min-count"
         )
-    kept = sorted(words)[: max_words - len(SPECIALS)]
+    kept = sorted(kept)[: max_words - len(SPECIALS)]
     return Vocabulary((*SPECIALS, *(word for _, word in kept)))
+
+
+def _pieces(captions: Iterable[pa.Array]) -> Iterator[pa.Array]:
+    yield from captions.chunks if isinstance(captions, pa.ChunkedArray) else captions
 
 
 def write_vocabulary(path: Path, vocabulary: Vocabulary) -> None:

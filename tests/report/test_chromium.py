@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from report.page import write_report
+from report.run import read_run
 from tests.report.conftest import Plan
 
 CHROMIUM = shutil.which("chromium")
@@ -64,7 +65,7 @@ def test_page_in_chromium(
     run = make_run(
         Plan(rows=100, caption=lambda text: f"{text} {attack}", url=lambda _: f"{address}/row")
     )
-    write_report(run, run / "report.html")
+    write_report(read_run(run), run / "report.html")
     picture = tmp_path / "page.png"
     result = subprocess.run(
         [

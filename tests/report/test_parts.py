@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipeline.records import OUTCOME_SCHEMA, Reason
+from report.captions import RANKED, HeldOut, draw, judge, rank, read_held_out
 from report.charts import round_steps, time_ticks
-from report.learning import judge, read_curves, read_sample
+from report.learning import read_curves
 from report.pictures import SIDE, plain, read_new_pictures, stored_pictures, thumbnail
 from report.rows import (
     NO_HOST,
@@ -106,14 +107,44 @@ def test_judge(caption: str, references: list[str], right: bool | None, marked: 
 
 
 def test_sample_is_drawn_by_lot_and_shows_wrong_ones(make_run: MakeRun) -> None:
-    sample = read_sample(read_run(make_run(Plan(rows=400))))
+    sample = draw(read_held_out(read_run(make_run(Plan(rows=400)))))
     assert sample is not None
     assert len(sample.drawn) == 24
     assert sample.wrong
-    assert not any(shown.verdict.right for shown in sample.wrong)
-    shown_wrong = [shown for shown in (*sample.drawn, *sample.wrong) if not shown.verdict.right]
+    assert not any(shown.right for shown in sample.wrong)
+    shown_wrong = [shown for shown in (*sample.drawn, *sample.wrong) if not shown.right]
     assert len(shown_wrong) >= 8
-    assert len(sample.keys) == len(sample.drawn) + len(sample.wrong)
+    assert len({shown.key for shown in shown_wrong}) == len(shown_wrong)
+
+
+def held_out(scores: list[float]) -> list[HeldOut]:
+    return [HeldOut(str(n), "a cat", ["a dog"], False, score) for n, score in enumerate(scores)]
+
+
+@given(st.lists(st.floats(0, 10), min_size=1, max_size=60))
+def test_ranking_shows_no_picture_twice(scores: list[float]) -> None:
+    ranking = rank(held_out(scores))
+    assert ranking is not None
+    shown = [*ranking.best, *ranking.middle, *ranking.worst]
+    assert len({one.key for one in shown}) == len(shown) == min(len(scores), len(shown))
+    values = [one.cider_d or 0 for one in shown]
+    assert values == sorted(values, reverse=True)
+    assert values[0] == max(scores)
+    assert values[-1] == min(scores)
+    if len(scores) >= 3 * RANKED:
+        assert [len(part) for part in (ranking.best, ranking.middle, ranking.worst)] == [RANKED] * 3
+
+
+def test_the_middle_lies_around_the_median() -> None:
+    ranking = rank(held_out([n / 10 for n in range(101)]))
+    assert ranking is not None
+    assert [one.cider_d for one in ranking.middle] == [n / 10 for n in range(54, 46, -1)]
+
+
+def test_nothing_to_rank() -> None:
+    assert rank([]) is None
+    assert rank([HeldOut("k", "a cat", ["a dog"], False, None)]) is None
+    assert draw([]) is None
 
 
 def test_a_training_that_went_astray_is_drawn_as_far_as_it_goes(make_run: MakeRun) -> None:
@@ -134,11 +165,10 @@ def test_a_training_that_went_astray_is_drawn_as_far_as_it_goes(make_run: MakeRu
 
 def test_stored_pictures_are_found_by_key(make_run: MakeRun) -> None:
     run = read_run(make_run(Plan()))
-    sample = read_sample(run)
-    assert sample is not None
-    _, tars = read_rows(run, sample.keys)
+    keys = {held_out.key for held_out in read_held_out(run)}
+    _, tars = read_rows(run, keys)
     pictures = stored_pictures(tars)
-    assert set(pictures) == sample.keys
+    assert set(pictures) == keys
     assert all((uri or "").startswith("data:image/jpeg;base64,") for uri in pictures.values())
 
 

@@ -1,6 +1,7 @@
 """Network, fitting, decoding, saving and the commands; the one place that loads TensorFlow."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,13 +18,13 @@ from benchmarks.train import prefixes, tutorial_model
 from pipeline.errors import DataError, SettingError
 from train.captioner import Captioner, load_captioner, save_description, save_network
 from train.dataset import Corpus, Examples, epoch_order, load_corpus, pictures, read_features
-from train.decode import NEVER, Greedy
 from train.evaluate import evaluate
-from train.fit import CHECKPOINTS, Trainer, fit
-from train.history import History, restore
+from train.fit import fit
+from train.history import CHECKPOINTS, History, checkpoints, restore
 from train.model import arithmetic, build_model, decoder_states, word_losses
 from train.settings import PROFILES, Architecture, Settings
-from train.vocabulary import END, PAD, START, UNKNOWN, Vocabulary, build_vocabulary
+from train.trainer import Trainer
+from train.vocabulary import Vocabulary, build_vocabulary
 
 TINY = Architecture(image=16, embedding=8, language=16, text=16, decoder=32, dropout=0.1)
 SETTINGS = Settings(
@@ -47,7 +48,7 @@ def corpus(shapes: Path) -> Corpus:
 
 @pytest.fixture(scope="module")
 def vocabulary(corpus: Corpus) -> Vocabulary:
-    return build_vocabulary(corpus.examples["cleaned"], 1, 100)
+    return build_vocabulary(corpus.column("cleaned"), 1, 100)
 
 
 def make_trainer(corpus: Corpus, vocabulary: Vocabulary, settings: Settings) -> Trainer:
@@ -69,7 +70,7 @@ def parts(corpus: Corpus, vocabulary: Vocabulary) -> tuple[Examples, Examples]:
 
 @pytest.mark.parametrize("name", sorted(PROFILES))
 def test_profiles_build(name: str) -> None:
-    small = replace(PROFILES[name], image=8, language=8, decoder=8)
+    small = replace(PROFILES[name], image=8, decoder=8)
     model = tiny_model(small)
     assert model([random_features(3), np.ones((3, 5), np.int32)]).shape == (3, 5, 20)
 
@@ -146,6 +147,12 @@ def test_features_are_normalised() -> None:
     assert np.allclose(found[:, 6:].std(axis=0), 1, atol=0.05)
 
 
+def test_words_start_from_the_vectors_given() -> None:
+    vectors = np.random.default_rng(0).random((20, 8)).astype(np.float32)
+    model = build_model(TINY, 20, random_features(3), vectors)
+    assert np.array_equal(model.get_layer("embedding").get_weights()[0], vectors)
+
+
 def test_bfloat16_is_for_arithmetic_only() -> None:
     features, words = random_features(4), np.array([[1, 5, 6, 7]] * 4, np.int32)
     plain = tiny_model()
@@ -181,8 +188,10 @@ def test_fitting_lowers_the_loss(whole: tuple[Path, Trainer]) -> None:
     curves = [json.loads(line) for line in (output / "curves.jsonl").read_text().splitlines()]
     assert [curve["epoch"] for curve in curves] == [1, 2, 3, 4]
     assert curves[-1]["validation_loss"] < curves[0]["validation_loss"] * 0.8
+    assert [curve["step"] for curve in curves] == [16, 32, 48, 64]
     assert set(curves[0]) == {
         "epoch",
+        "step",
         "seconds",
         "train_loss",
         "validation_loss",
@@ -222,11 +231,47 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(
         fit(stopped, examples, SETTINGS, tmp_path, "x")
     for variable in stopped.variables:  # what a new process would begin with is of no account
         variable.assign(np.full(variable.shape, 1))
-    assert restore(tmp_path / CHECKPOINTS / "last.npz", stopped.variables, "other settings") is None
+    assert restore(tmp_path / CHECKPOINTS, stopped.variables, "other settings") is None
     history = fit(stopped, examples, SETTINGS, tmp_path, "x")
     assert [epoch.epoch for epoch in history.curves] == [1, 2, 3, 4]
     for ours, theirs in zip(stopped.variables, whole[1].variables, strict=True):
         assert np.array_equal(ours.numpy(), theirs.numpy()), ours.path
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(
+    whole: tuple[Path, Trainer],
+    corpus: Corpus,
+    vocabulary: Vocabulary,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    shutil.copytree(whole[0] / CHECKPOINTS, tmp_path / CHECKPOINTS)
+    before, last = checkpoints(tmp_path / CHECKPOINTS)
+    assert (before.name, last.name) == ("epoch-000003.npz", "epoch-000004.npz")
+    content = last.read_bytes()
+    trainer = make_trainer(corpus, vocabulary, SETTINGS)
+    for damage in (content[: len(content) // 2], content[:-2000] + bytes(2000), b""):
+        last.write_bytes(damage)
+        caplog.clear()
+        history = restore(tmp_path / CHECKPOINTS, trainer.variables, "x")
+        assert history is not None
+        assert len(history.curves) == 3
+        assert "epoch-000004.npz: damaged" in caplog.text
+    history = fit(trainer, parts(corpus, vocabulary), SETTINGS, tmp_path, "x")
+    assert len(history.curves) == 4
+    for ours, theirs in zip(trainer.variables, whole[1].variables, strict=True):
+        assert np.array_equal(ours.numpy(), theirs.numpy()), ours.path
+
+
+def test_an_epoch_may_be_a_part_of_a_pass(
+    corpus: Corpus, vocabulary: Vocabulary, tmp_path: Path
+) -> None:
+    settings = replace(SETTINGS, epochs=3, epoch_captions=100)
+    examples = parts(corpus, vocabulary)
+    history = fit(make_trainer(corpus, vocabulary, settings), examples, settings, tmp_path, "x")
+    assert len(examples[0]) == 241  # of which 80, 80 and 81 make a pass
+    assert [curve.step for curve in history.curves] == [5, 10, 16]
+    assert history.curves[-1].learning_rate == pytest.approx(SETTINGS.learning_rate / 100)
 
 
 def test_averaged_weights_follow_the_last(corpus: Corpus, vocabulary: Vocabulary) -> None:
@@ -244,66 +289,6 @@ def test_averaged_weights_follow_the_last(corpus: Corpus, vocabulary: Vocabulary
             assert np.allclose(weight.numpy(), average, atol=1e-6)
     for weight, value in zip(trainer.model.trainable_variables, last, strict=True):
         assert np.array_equal(weight.numpy(), value)
-
-
-# Decoding
-
-
-def greedy_by_prefix(
-    model: keras.Model, feature: np.ndarray, length: int
-) -> tuple[list[int], float]:
-    """One picture, the whole prefix run again for every word."""
-    said, score = [START], 0.0
-    while len(said) <= length and said[-1] != END:
-        logits = model([feature[None], np.array([said], np.int32)])[0, -1].numpy()
-        logits[[PAD, START, UNKNOWN]] += NEVER
-        log_probabilities = tf.nn.log_softmax(logits).numpy()
-        said.append(int(log_probabilities.argmax()))
-        score += float(log_probabilities.max())
-    return said[1:], score
-
-
-def check_against_prefixes(model: keras.Model, features: np.ndarray) -> np.ndarray:
-    words, scores = Greedy(model, 9)(features)
-    for feature, row, score in zip(features, words, scores, strict=True):
-        expected, expected_score = greedy_by_prefix(model, feature, 9)
-        assert row.tolist() == expected + [PAD] * (9 - len(expected))
-        assert score == pytest.approx(expected_score, rel=1e-4)
-    return words
-
-
-@pytest.mark.parametrize("hidden", [0, 8])
-def test_carried_state_says_what_whole_prefixes_say(hidden: int) -> None:
-    model = tiny_model(replace(TINY, hidden=hidden))
-    random = np.random.default_rng(0)
-    for variable in model.trainable_variables:  # far from uniform, so that captions differ
-        variable.assign(random.normal(0, 0.8, variable.shape))
-    words = check_against_prefixes(model, random_features(8))
-    assert len({tuple(row) for row in words}) > 1
-
-
-def test_carried_state_in_a_trained_model(whole: tuple[Path, Trainer], corpus: Corpus) -> None:
-    words = check_against_prefixes(whole[1].model, read_features(corpus, np.arange(8)))
-    assert len(np.unique(words)) > 5
-
-
-def test_specials_are_never_said() -> None:
-    model = tiny_model()
-    bias = np.zeros(20, np.float32)
-    bias[[PAD, START, UNKNOWN]] = 100
-    model.get_layer("logits").bias.assign(bias)
-    words, _ = Greedy(model, 9)(random_features(5))
-    ended = np.cumsum(words == END, axis=1) > 0
-    assert not np.isin(words, [START, UNKNOWN]).any()
-    assert not (words[~ended] == PAD).any()
-
-
-def test_a_batch_says_what_each_says_alone() -> None:
-    search, features = Greedy(tiny_model(), 9), random_features(300)
-    together = search(features)[0]
-    alone = np.concatenate([search(features[i : i + 1])[0] for i in range(0, 300, 50)])
-    assert np.array_equal(together[::50], alone)
-    assert search(features[:0])[0].shape == (0, 9)
 
 
 # The saved model
@@ -381,7 +366,12 @@ def test_train_and_evaluate(
     model = tmp_path / "model"
     flags: list[Any] = ["train", "--input", shapes, "--output", model, "--profile", "small"]
     flags += ["--epochs", "15", "--batch-size", "16", "--learning-rate", "0.01", "--min-count", "1"]
+    vectors = tmp_path / "vectors.txt"
+    vectors.write_text("".join(f"{word} 0.5 {i} 1\n" for i, word in enumerate(("red", "star"))))
+    flags += ["--embeddings", vectors]
     assert capstan(*flags) == 0
+    description = json.loads((model / "saved" / "model.json").read_text())
+    assert description["architecture"]["embedding"] == 3
     assert sorted(path.name for path in model.iterdir()) == [
         "curves.jsonl",
         "metrics.json",
@@ -399,7 +389,7 @@ def test_train_and_evaluate(
     assert metrics["blind"]["exact"] < 0.4
     lines = [json.loads(line) for line in (model / "predictions.jsonl").read_text().splitlines()]
     assert len(lines) == metrics["pictures"]
-    assert set(lines[0]) == {"key", "sha256", "references", "caption", "log_probability"}
+    assert {"key", "sha256", "references", "caption", "cider_d"} <= set(lines[0])
     assert "shuffled features" in (model / "model_card.md").read_text()
 
     before = {path: path.stat().st_mtime_ns for path in model.rglob("*")}
@@ -435,6 +425,8 @@ def test_bad_settings(shapes: Path, tmp_path: Path, capstan: Callable[..., int])
     flags = ["train", "--input", shapes, "--output", tmp_path / "model"]
     assert capstan(*flags, "--epochs", "0") == 2
     assert capstan(*flags, "--dropout", "1.5") == 2
+    assert capstan(*flags, "--label-smoothing", "1") == 2
+    assert capstan(*flags, "--embeddings", tmp_path / "nowhere.txt") == 2
     assert capstan(*flags, "--max-words", "4") == 2
     assert capstan("train", "--input", tmp_path / "nowhere", "--output", tmp_path) == 2
 

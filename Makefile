@@ -31,8 +31,10 @@ lint: $(READY) ## format, lint, import layers
 types: $(READY) ## mypy, strict
 	@$(BIN)/mypy
 
-bench: $(READY) ## speed benchmarks, a few minutes
+bench: $(READY) ## speed benchmarks of training and captioning, a quarter of an hour
 	@$(BIN)/python -m benchmarks.train
+	@$(BIN)/python -m benchmarks.generate
+	@$(BIN)/python -m benchmarks.scaling
 
 clean: ## remove the environment and all runs
 	rm -rf $(VENV) runs build *.egg-info

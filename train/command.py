@@ -8,9 +8,10 @@ A run that was stopped goes on after its last whole epoch, with as many workers 
 A run whose data and settings are those of the model already there does nothing.
 
 With --workers N, or with TF_CONFIG as TensorFlow's MultiWorkerMirroredStrategy reads it, several
-processes train as one: each takes its share of every batch. Worker 0 alone writes. When one dies or
-hangs, all end within half a minute; --workers starts them again from the last epoch, TF_CONFIG
-leaves that to who started them (exit status 75). A process uses all GPUs that it sees.
+processes train as one: each takes its share of every batch. Worker 0 alone writes. When one dies,
+is stopped or cannot be reached, all end within half a minute; --workers starts them again from the
+last epoch, TF_CONFIG leaves that to who started them (exit status 75). A process uses all GPUs it
+sees.
 """
 
 import argparse

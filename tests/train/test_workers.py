@@ -132,10 +132,15 @@ def test_a_killed_worker_is_started_again_with_all_others(
 ) -> None:
     code = """
 if start() == 1:
-    if rank == 1:
+    if rank == 1:  # once the others are up: else they may be ended before they note their start
+        for other in (0, 2):
+            (folder / f"up-{other}").read_bytes()
         die(signal.SIGKILL)
+    (folder / f"up-{rank}").write_bytes(b"")
     hang()
 """
+    for rank in (0, 2):
+        os.mkfifo(tmp_path / f"up-{rank}")
     program = Program(tmp_path, code)
     supervise(program.command, 3, lambda: None)
     assert len(program.starts(0)) == 2
@@ -190,6 +195,7 @@ def test_no_worker_outlives_its_supervisor(tmp_path: Path, number: signal.Signal
     code = "import sys; from train.workers import supervise; supervise(sys.argv[1:], 2, list)"
     with subprocess.Popen(
         [sys.executable, "-c", code, *program.command],
+        env=os.environ | {"TMPDIR": str(tmp_path)},  # a killed supervisor leaves its logs
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     ) as parent:

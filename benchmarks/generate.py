@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.train import LONGEST, WORDS, Round, measure
+from benchmarks.train import LONGEST, WORDS, Round, measure, print_medians
 from pipeline.cli import import_tensorflow
 from pipeline.records import Extractor
 from train.dataset import load_corpus, pictures, read_features
@@ -75,13 +75,7 @@ def main() -> None:
         "beam of 3, one picture at a time": ours(BEAM, 1, FEW),
         f"beam of 3, {BATCH} pictures at once": ours(BEAM, BATCH, BATCHES),
     }
-    rates = measure(ways, arguments.rounds)
-    first = np.median(rates[next(iter(rates))], axis=0)
-    print(f"{'medians of captions per':<36}{'second':>10}{'':>9}{'processor second':>19}")
-    for name, values in rates.items():
-        clock, processor = np.median(values, axis=0)
-        ratios = np.median(values, axis=0) / first
-        print(f"{name:<36}{clock:>10.2f}{ratios[0]:>8.1f}x{processor:>11.2f}{ratios[1]:>7.1f}x")
+    print_medians(measure(ways, arguments.rounds))
 
 
 def slices(features: NDArray[Any], size: int) -> Iterator[NDArray[Any]]:

@@ -57,13 +57,18 @@ def main() -> None:
         f"{examples.lengths.max()}), {len(vocabulary):,} words, {BATCH} captions a step, "
         f"{os.cpu_count()} cores"
     )
-    rates = measure(formulations, arguments.rounds)
+    print_medians(measure(formulations, arguments.rounds))
+
+
+def print_medians(rates: dict[str, list[tuple[float, float]]]) -> None:
+    """Print the medians of what `measure` found, with their ratios to those of the first."""
+    width = max(map(len, rates)) + 2
     first = np.median(rates[next(iter(rates))], axis=0)
-    print(f"{'medians of captions per':<52}{'second':>8}{'':>8}{'processor second':>18}")
+    print(f"{'medians of captions per':<{width}}{'second':>9}{'':>9}{'processor second':>18}")
     for name, values in rates.items():
         clock, processor = np.median(values, axis=0)
         ratios = np.median(values, axis=0) / first
-        print(f"{name:<52}{clock:>8.1f}{ratios[0]:>7.1f}x{processor:>10.1f}{ratios[1]:>7.1f}x")
+        print(f"{name:<{width}}{clock:>9.2f}{ratios[0]:>8.1f}x{processor:>10.2f}{ratios[1]:>7.1f}x")
 
 
 def measure(formulations: dict[str, Round], rounds: int) -> dict[str, list[tuple[float, float]]]:

@@ -27,6 +27,7 @@ from pipeline.cli import import_tensorflow
 from pipeline.errors import DataError, SettingError
 from pipeline.files import input_directory, output_directory, sha256_file
 from train.dataset import fingerprint, load_corpus
+from train.embeddings import existing
 from train.history import CHECKPOINTS, checkpoints
 from train.settings import (
     DESCRIPTION,
@@ -150,7 +151,7 @@ def _plan(arguments: argparse.Namespace, source: Path, here: Place) -> Plan:
     )
     identity: list[Any] = [fingerprint(source), asdict(architecture), asdict(settings)]
     if arguments.embeddings is not None:
-        identity.append(_file_hash(arguments.embeddings))
+        identity.append(sha256_file(existing(arguments.embeddings)))
     return Plan(
         output_directory(arguments.output) if here.rank == 0 else arguments.output,
         arguments.profile,
@@ -159,12 +160,6 @@ def _plan(arguments: argparse.Namespace, source: Path, here: Place) -> Plan:
         sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest(),
         arguments.embeddings,
     )
-
-
-def _file_hash(path: Path) -> str:
-    if not path.is_file():
-        raise SettingError(f"--embeddings {path}: no such file")
-    return sha256_file(path)
 
 
 def _said_done(plan: Plan) -> bool:

@@ -36,8 +36,7 @@ def read_embeddings(
     known ones have in each dimension. Raises DataError that names the line where a file cannot be
     read, and where it has none of the words.
     """
-    if not path.is_file():
-        raise SettingError(f"{path}: no such file; give word vectors with --embeddings")
+    existing(path)
     numbers = {word: number for number, word in enumerate(vocabulary.words)}
     read = _read_npz if path.suffix == ".npz" else _read_text
     exact: dict[int, Vector] = {}
@@ -59,6 +58,13 @@ def read_embeddings(
     matrix = random.normal(known.mean(axis=0), known.std(axis=0), (len(vocabulary), known.shape[1]))
     matrix[list(found)] = known
     return matrix.astype(np.float32), len(found)
+
+
+def existing(path: Path) -> Path:
+    """The path of a file of word vectors; raises SettingError where there is none."""
+    if not path.is_file():
+        raise SettingError(f"{path}: no such file; give word vectors with --embeddings")
+    return path
 
 
 def _is_wanted(word: str, numbers: Numbers) -> bool:

@@ -8,7 +8,7 @@ Shards that are already there for the same pictures and weights are skipped.
 import argparse
 from pathlib import Path
 
-from featurize.config import WEIGHTS_HELP, Config
+from featurize.config import PRECISIONS, RUNTIMES, WEIGHTS_HELP, Config
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -16,7 +16,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--input", type=Path, required=True, help="folder of image shards")
     parser.add_argument("--output", type=Path, required=True, help="folder for feature shards")
     add_network_flags(parser)
-    parser.add_argument("--decoders", type=int, default=2, help="threads that decode pictures")
+    parser.add_argument(
+        "--decoders",
+        type=int,
+        default=Config.decoders,
+        help="threads that decode pictures, per process; 0: one per core, up to 8",
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=Config.workers,
+        help="processes, which share the shards; 0: one per GPU, or else per NUMA node",
+    )
 
 
 def add_network_flags(parser: argparse.ArgumentParser) -> None:
@@ -35,6 +46,18 @@ def add_network_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch-size", type=int, default=Config.batch_size, help="pictures at once"
     )
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default=Config.precision,
+        help="of the network's arithmetic; auto: bfloat16 where the GPU or processor has it",
+    )
+    parser.add_argument(
+        "--runtime",
+        choices=RUNTIMES,
+        default=Config.runtime,
+        help="what calculates; openvino, for processors only, is capstan[openvino]",
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -48,6 +71,9 @@ def run(arguments: argparse.Namespace) -> None:
             weights=arguments.weights,
             image_size=arguments.image_size,
             batch_size=arguments.batch_size,
+            precision=arguments.precision,
+            runtime=arguments.runtime,
             decoders=arguments.decoders,
+            workers=arguments.workers,
         )
     )

@@ -1,5 +1,6 @@
 """The settings of `capstan featurize`."""
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +8,10 @@ from pathlib import Path
 from pipeline.errors import SettingError
 from pipeline.files import sha256_file
 
-WEIGHTS_HELP = "imagenet, a .weights.h5 or .keras file, or random:SEED"
+WEIGHTS_HELP = "imagenet, a .weights.h5, .keras or torchvision .npz file, or random:SEED"
+SUFFIXES = (".weights.h5", ".keras", ".npz")
+PRECISIONS = ("auto", "bfloat16", "float32")
+RUNTIMES = ("tensorflow", "openvino")
 
 
 @dataclass(frozen=True)
@@ -19,17 +23,25 @@ class Config:
     weights: str = "imagenet"
     image_size: int = 224  # side of the network's square input, pixels
     batch_size: int = 32
-    decoders: int = 2  # threads
+    precision: str = "auto"  # of the network's arithmetic; see `featurize.runtimes.resolve`
+    runtime: str = "tensorflow"
+    decoders: int = 0  # threads; 0: one per core, up to 8
+    workers: int = 0  # processes; 0: one per GPU, or else per NUMA node
 
     def __post_init__(self) -> None:
         if not 32 <= self.image_size <= 1024:
             raise SettingError(
                 f"--image-size {self.image_size}: ResNet50 takes 32 to 1024 pixels; 224 is usual"
             )
-        for name in ("batch_size", "decoders"):
-            if getattr(self, name) < 1:
+        for name, least in (("batch_size", 1), ("decoders", 0), ("workers", 0)):
+            if getattr(self, name) < least:
                 flag = name.replace("_", "-")
-                raise SettingError(f"--{flag} {getattr(self, name)}: give at least 1")
+                raise SettingError(f"--{flag} {getattr(self, name)}: give at least {least}")
+
+    @property
+    def decoding_threads(self) -> int:
+        """How many threads decode pictures."""
+        return self.decoders or min(8, len(os.sched_getaffinity(0)))
 
 
 def weights_source(weights: str) -> str:
@@ -39,6 +51,6 @@ def weights_source(weights: str) -> str:
     path = Path(weights)
     if not path.is_file():
         raise SettingError(f"{weights}: no such weights; give --weights {WEIGHTS_HELP}")
-    if not path.name.endswith((".weights.h5", ".keras")):
+    if not path.name.endswith(SUFFIXES):
         raise SettingError(f"{weights}: unknown kind of weights; give --weights {WEIGHTS_HELP}")
     return f"file:{sha256_file(path)}"

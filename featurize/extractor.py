@@ -1,48 +1,81 @@
-"""The network itself: batches of pixels in, 2048 numbers a picture out."""
+"""The extractor: pictures in, 2048 numbers each out, in batches of one fixed shape."""
 
-import keras
+import logging
+
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from featurize.weights import load_resnet50
-from pipeline.records import Extractor
+from featurize.network import DIMENSIONS
+from featurize.runtimes import RUNTIMES, Calculate, resolve
+from featurize.weights import load_weights
+from pipeline.errors import CapstanError
 
-DIMENSIONS = 2048
-PREPROCESSING = "caffe-center-crop"  # Keras' ResNet50 preprocessing after `featurize.pictures`
+logger = logging.getLogger(__name__)
 
 
 class ResNetExtractor:
-    """ResNet50 with average pooling, for batches of one fixed shape (a short one is padded)."""
+    """ResNet50 with average pooling; a batch that is short is padded.
 
-    def __init__(self, weights: str, image_size: int, batch_size: int) -> None:
-        self._model, sha256 = load_resnet50(weights, image_size)
-        self.identity = Extractor(
-            name="resnet50-avg",
-            weights=weights.rsplit("/", 1)[-1],
-            weights_sha256=sha256,
-            image_size=image_size,
-            preprocessing=PREPROCESSING,
-        )
-        self.batch_size = batch_size
-        shape = (batch_size, image_size, image_size, 3)
-        self._features = tf.function(
-            self._forward, input_signature=[tf.TensorSpec(shape, tf.uint8)], autograph=False
-        )
+    A picture's features depend on nothing but the picture: the shape is always the same.
+    """
 
-    def _forward(self, pictures: tf.Tensor) -> tf.Tensor:
-        pixels = keras.applications.resnet50.preprocess_input(tf.cast(pictures, tf.float32))
-        return self._model(pixels, training=False)
+    def __init__(
+        self,
+        weights: str,
+        image_size: int,
+        batch_size: int,
+        precision: str = "auto",
+        runtime: str = "tensorflow",
+    ) -> None:
+        self._weights = load_weights(weights, image_size)
+        self._precision, self._runtime = resolve(precision), runtime
+        self.identity, self.batch_size = self._weights.identity, batch_size
+        self._calculate = self._compile()
+
+    def _compile(self) -> Calculate:
+        side = self.identity.image_size
+        shape = (self.batch_size, side, side, 3)
+        return RUNTIMES[self._runtime](self._weights.network, shape, self._precision)
 
     def extract(self, pictures: NDArray[np.uint8]) -> NDArray[np.float16]:
-        """Features (N, 2048) float16 of RGB pictures (N, S, S, 3), any N."""
+        """Features (N, 2048) float16 of RGB pictures (N, S, S, 3), any N.
+
+        Where memory does not suffice, the batch is halved for good. Raises CapstanError where it
+        does not for a single picture.
+        """
         parts = [np.empty((0, DIMENSIONS), np.float16)]
-        for start in range(0, len(pictures), self.batch_size):
-            batch = pictures[start : start + self.batch_size]
-            missing = self.batch_size - len(batch)
-            padded = np.pad(batch, ((0, missing), (0, 0), (0, 0), (0, 0))) if missing else batch
-            parts.append(self._features(padded).numpy()[: len(batch)].astype(np.float16))
+        done = 0
+        while done < len(pictures):
+            batch = pictures[done : done + self.batch_size]
+            try:
+                features = self._calculate(self._padded(batch))[: len(batch)]
+            except (tf.errors.ResourceExhaustedError, MemoryError):
+                self._halve()
+                continue
+            parts.append(features.astype(np.float16))
+            done += len(batch)
         return np.concatenate(parts)
 
+    def _padded(self, batch: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        missing = self.batch_size - len(batch)
+        return np.pad(batch, ((0, missing), (0, 0), (0, 0), (0, 0))) if missing else batch
+
+    def _halve(self) -> None:
+        if self.batch_size == 1:
+            raise CapstanError(
+                f"out of memory for a single picture of {self.identity.image_size} pixels; free "
+                "some memory, or give a smaller --image-size"
+            ) from None
+        smaller = self.batch_size // 2
+        logger.warning(
+            "out of memory with --batch-size %d: going on with %d", self.batch_size, smaller
+        )
+        self.batch_size = smaller
+        self._calculate = self._compile()
+
     def __repr__(self) -> str:
-        return f"<ResNetExtractor {self.identity} batch {self.batch_size}>"
+        return (
+            f"<ResNetExtractor {self.identity} batch {self.batch_size}, {self._precision} in "
+            f"{self._runtime}>"
+        )

@@ -2,6 +2,8 @@
 
 import hashlib
 import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +11,62 @@ import keras
 import numpy as np
 from keras.src.applications import resnet
 from keras.src.backend.config import keras_home
+from numpy.typing import NDArray
 
+from featurize import torchvision
+from featurize.network import STEM, Network, Scaling, fold
 from pipeline.errors import SettingError
+from pipeline.records import Extractor
 
 IMAGENET_FILE = "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5"
 IMAGENET_URL = resnet.BASE_WEIGHTS_PATH + IMAGENET_FILE
 IMAGENET_MD5 = resnet.WEIGHTS_HASHES["resnet50"][1]
+CAFFE = Scaling((123.68, 116.779, 103.939), (1, 1, 1))  # what Keras' ResNet50 was trained with
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A network ready to calculate, and what its features are known by."""
+
+    network: Network
+    identity: Extractor
+
+
+def load_weights(weights: str, image_size: int) -> Weights:
+    """Load `imagenet`, a `.weights.h5`, `.keras` or `.npz` file, or `random:SEED`.
+
+    Raises SettingError for a file that holds no ResNet50, or weights that cannot be had.
+    """
+    name = weights.rsplit("/", 1)[-1]
+    if weights.endswith(".npz"):
+        arrays = torchvision.read(weights)
+        values = (arrays[each] for each in sorted(arrays))
+        identity = Extractor(
+            "resnet50v1.5-avg", name, sha256_values(values), image_size, "torch-center-crop"
+        )
+        return Weights(torchvision.network(arrays), identity)
+    model, sha256 = load_resnet50(weights, image_size)
+    identity = Extractor("resnet50-avg", name, sha256, image_size, "caffe-center-crop")
+    return Weights(keras_network(model), identity)
+
+
+def keras_network(model: keras.Model) -> Network:
+    """The convolutions of Keras' own ResNet50, folded; it takes blue first, the network red."""
+    convolutions = {}
+    for layer in model.layers:
+        name, _, kind = layer.name.rpartition("_")
+        if kind != "conv":
+            continue
+        norm = model.get_layer(f"{name}_bn")
+        values = (norm.gamma, norm.beta, norm.moving_mean, norm.moving_variance)
+        kernel = layer.kernel.numpy()
+        convolutions[name] = fold(
+            kernel[:, :, ::-1] if name == STEM else kernel,
+            layer.bias.numpy(),
+            tuple(value.numpy() for value in values),
+            norm.epsilon,
+        )
+    return Network(convolutions, CAFFE)
 
 
 def load_resnet50(weights: str, image_size: int) -> tuple[keras.Model, str]:
@@ -114,10 +166,14 @@ def _noise(seed: int, image_size: int) -> Any:
 
 
 def _sha256(model: keras.Model) -> str:
+    return sha256_values(variable.numpy() for variable in model.variables)
+
+
+def sha256_values(arrays: Iterable[NDArray[Any]]) -> str:
     """Identity of the weights themselves, whatever file they came from."""
     digest = hashlib.sha256()
-    for variable in model.variables:
-        array = np.ascontiguousarray(variable.numpy(), dtype="<f4")
+    for values in arrays:
+        array = np.ascontiguousarray(values, dtype="<f4")
         digest.update(f"{array.shape}".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()

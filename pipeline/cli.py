@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from pipeline.errors import CapstanError
@@ -164,6 +165,18 @@ def import_tensorflow() -> None:
         os.close(stderr)
         os.close(nowhere)
     logger.info("TensorFlow %s on %s", tf.__version__, f"{len(gpus)} GPUs" if gpus else "CPU")
+
+
+def has_bfloat16() -> bool:
+    """Whether the GPUs, or else the processor, calculate in bfloat16; imports TensorFlow."""
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        details = (tf.config.experimental.get_device_details(gpu) for gpu in gpus)
+        return all(detail.get("compute_capability", (0, 0)) >= (8, 0) for detail in details)
+    processor = Path("/proc/cpuinfo")
+    return processor.is_file() and "avx512_bf16" in processor.read_text()
 
 
 def _fail(message: str, status: int) -> int:

@@ -147,22 +147,28 @@ def read_outcomes(path: Path) -> pa.Table:
 def read_images(path: Path) -> Iterator[StoredImage]:
     """Stream the pictures of an image shard's tar, each checked against its hash."""
     try:
-        with path.open("rb") as file:
-            _check_tar_end(path, file)
+        file = path.open("rb")
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: missing; make it again with `capstan ingest`") from error
+    with file:
+        _check_tar_end(path, file)
+        try:
             with tarfile.open(fileobj=file, mode="r:") as tar:
                 if tar.next() is not None:
                     _check_tar_version(path, tar)
                 yield from _tar_images(path, tar)
-    except (tarfile.TarError, EOFError) as error:
-        raise _damaged(path, str(error)) from error
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: missing; make it again with `capstan ingest`") from error
+        except (tarfile.TarError, EOFError) as error:
+            header = max(0, file.tell() - tarfile.BLOCKSIZE)
+            raise _damaged(path, f"{error} at byte {header}") from error
 
 
 def _tar_images(path: Path, tar: tarfile.TarFile) -> Iterator[StoredImage]:
     members: dict[str, bytes] = {}
+    start = 0  # of the picture
     for member in tar:
         key, _, extension = member.name.partition(".")
+        if extension == "jpg":
+            start = member.offset
         stream = tar.extractfile(member)
         members[extension] = b"" if stream is None else stream.read()
         if extension == "json":
@@ -176,7 +182,7 @@ def _tar_images(path: Path, tar: tarfile.TarFile) -> Iterator[StoredImage]:
             except (KeyError, ValueError) as error:
                 raise _damaged(path, f"{member.name} at byte {member.offset}") from error
             if hashlib.sha256(image.data).hexdigest() != image.sha256:
-                raise _damaged(path, f"{key}.jpg does not match its sha256")
+                raise _damaged(path, f"{key}.jpg at byte {start} does not match its sha256")
             members.clear()
             yield image
     if members:

@@ -10,7 +10,6 @@ without this package.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -18,6 +17,7 @@ import tensorflow as tf
 from keras import layers, ops
 from numpy.typing import NDArray
 
+from pipeline.cli import has_bfloat16
 from train.settings import Architecture
 from train.vocabulary import PAD
 
@@ -87,22 +87,13 @@ def arithmetic(precision: str) -> Iterator[None]:
     `auto` is bfloat16 where the processor or GPU calculates in it, and float32 elsewhere.
     """
     if precision == "auto":
-        precision = "bfloat16" if _has_bfloat16() else "float32"
+        precision = "bfloat16" if has_bfloat16() else "float32"
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16" if precision == "bfloat16" else "float32")
     try:
         yield
     finally:
         keras.config.set_dtype_policy(before)
-
-
-def _has_bfloat16() -> bool:
-    gpus = tf.config.list_physical_devices("GPU")
-    if gpus:
-        details = (tf.config.experimental.get_device_details(gpu) for gpu in gpus)
-        return all(detail.get("compute_capability", (0, 0)) >= (8, 0) for detail in details)
-    processor = Path("/proc/cpuinfo")
-    return processor.is_file() and "avx512_bf16" in processor.read_text()
 
 
 def decoder_states(model: keras.Model) -> keras.Model:

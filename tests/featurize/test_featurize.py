@@ -1,18 +1,14 @@
 """From image shards to feature shards, with a real ResNet50 on small pictures."""
 
-import hashlib
-import io
 import logging
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image as Picture
 
 import featurize.extractor
 from featurize import weights
@@ -20,30 +16,9 @@ from featurize.config import Config
 from featurize.extractor import ResNetExtractor
 from featurize.run import featurize as featurize_shards
 from pipeline.errors import DataError, SettingError
-from pipeline.records import Answer, Image, Outcome, Reason, Row, row_key
-from pipeline.shards import open_features, read_feature_shard, write_image_shard
-
-SIZE = 32
-CHUNK = "cc.tsv/0000000000000000"
-
-
-def jpeg(seed: int) -> bytes:
-    cells = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), np.uint8)
-    buffer = io.BytesIO()
-    Picture.fromarray(cells).resize((SIZE, SIZE)).save(buffer, "JPEG")
-    return buffer.getvalue()
-
-
-def write_images(folder: Path, pictures: Sequence[bytes], chunk: str = CHUNK) -> None:
-    outcomes = [
-        Outcome(
-            Row(index, row_key(chunk, index), "a caption", "http://example.com"),
-            Answer(200, 1, len(data)),
-            Image(data, SIZE, SIZE, SIZE, SIZE, hashlib.sha256(data).hexdigest()),
-        )
-        for index, data in enumerate(pictures)
-    ]
-    write_image_shard(folder, chunk, outcomes, {})
+from pipeline.records import Reason
+from pipeline.shards import open_features, read_feature_shard
+from tests.featurize.conftest import CHUNK, SIZE, jpeg, write_images
 
 
 @pytest.fixture(scope="module")
@@ -128,13 +103,15 @@ def test_shard_without_pictures(config: Config, computed: list[int]) -> None:
     assert open_features(config.output / f"{CHUNK}.npy", shard.npy_sha256).shape == (0, 2048)
 
 
-def test_truncated_shard_leaves_nothing_behind(config: Config, computed: list[int]) -> None:
+def test_truncated_shard_costs_no_other(config: Config, computed: list[int]) -> None:
     write_images(config.input, [jpeg(0), jpeg(1)])
     tar = config.input / f"{CHUNK}.tar"
     tar.write_bytes(tar.read_bytes()[:4096])
-    with pytest.raises(DataError, match=r"0000000000000000\.tar: damaged"):
+    write_images(config.input, [jpeg(2)], "other")
+    with pytest.raises(DataError, match=r"0000000000000000\.tar: damaged \(truncated at byte 4096"):
         featurize_shards(config)
-    assert [path for path in config.output.rglob("*") if path.is_file()] == []
+    made = [path.name for path in config.output.rglob("*") if path.is_file()]
+    assert sorted(made) == ["other.npy", "other.parquet"]
 
 
 def test_weights_are_known_by_their_values(tmp_path: Path, extractor: ResNetExtractor) -> None:

@@ -1,0 +1,123 @@
+"""Shards shared out to processes."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+
+from featurize import processes
+from featurize.processes import Place, places
+from pipeline.errors import SettingError
+from tests.featurize.conftest import SIZE, jpeg, write_images
+
+CORES = frozenset({0, 1, 2, 3})
+
+
+def command(folder: Path, output: str, *flags: str) -> list[str]:
+    words = ["featurize", "--input", str(folder / "in"), "--output", str(folder / output)]
+    network = ["--weights", "random:1", "--image-size", str(SIZE), "--batch-size", "4"]
+    return [sys.executable, "-m", "pipeline.cli", *words, *network, *flags]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.*")}
+
+
+def test_two_processes_make_the_same_shards(tmp_path: Path) -> None:
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("needs two cores")
+    for shard in range(4):
+        write_images(tmp_path / "in", [jpeg(10 * shard + n) for n in range(3)], f"{shard}")
+    alone = subprocess.run(command(tmp_path, "one"), capture_output=True, text=True, check=True)
+    both = subprocess.run(
+        command(tmp_path, "two", "--workers", "2"), capture_output=True, text=True, check=True
+    )
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+    assert len(contents(tmp_path / "two")) == 8
+    assert "12 pictures in the network" in alone.stderr
+    assert "12 pictures in the network" in both.stderr
+    assert both.stderr.count("extractor:") == 2
+
+
+def test_killed_process_is_one_line_and_resumed(tmp_path: Path) -> None:
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("needs two cores")
+    for shard in range(2):
+        write_images(tmp_path / "in", [jpeg(shard)], f"{shard}")
+    words = command(tmp_path, "out", "--workers", "2")
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        lines = []
+        for line in process.stderr:  # children say when they have loaded the network
+            lines.append(line)
+            if "extractor:" in line:
+                os.kill(children_of(process.pid)[-1], signal.SIGKILL)
+                break
+        lines += process.stderr.readlines()
+    assert process.returncode == 1
+    assert "was killed" in lines[-1]
+    assert "Traceback" not in "".join(lines)
+    assert subprocess.run(words, capture_output=True, check=False).returncode == 0
+    assert len(contents(tmp_path / "out")) == 4
+
+
+def children_of(parent: int) -> list[int]:
+    """The working processes of a parent, not multiprocessing's own resource tracker."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        status = (folder / "status").read_text() if (folder / "status").exists() else ""
+        if f"\nPPid:\t{parent}\n" in status:
+            arguments = (folder / "cmdline").read_bytes()
+            if b"spawn_main" in arguments:
+                found.append(int(folder.name))
+    return sorted(found)
+
+
+# Where
+
+
+@pytest.fixture
+def four_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(CORES))
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda _: [])
+
+
+@pytest.mark.usefixtures("four_cores")
+def test_a_process_for_each_numa_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "NODES", tmp_path)
+    assert places(0) == [Place(CORES)]  # no such folder
+    for node, cores in {
+        "node0": "0-1,8-9\n",
+        "node1": "2,3\n",
+        "node2": "\n",
+        "node3": "7",
+    }.items():
+        (tmp_path / node).mkdir()
+        (tmp_path / node / "cpulist").write_text(cores)
+    assert places(0) == [Place(frozenset({0, 1})), Place(frozenset({2, 3}))]
+
+
+@pytest.mark.usefixtures("four_cores")
+def test_cores_are_shared_evenly() -> None:
+    assert [sorted(place.cores) for place in places(3)] == [[0], [1], [2, 3]]
+    with pytest.raises(SettingError, match=re.escape("--workers 5: there are 4; give no more")):
+        places(5)
+
+
+@pytest.mark.usefixtures("four_cores")
+def test_a_process_for_each_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda _: ["GPU:0", "GPU:1"])
+    assert [place.environment for place in places(0)] == [
+        {"CUDA_VISIBLE_DEVICES": "0"},
+        {"CUDA_VISIBLE_DEVICES": "1"},
+    ]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,MIG-abc")
+    assert [place.environment["CUDA_VISIBLE_DEVICES"] for place in places(0)] == ["5", "MIG-abc"]
+    assert len(places(1)) == 1
+    with pytest.raises(SettingError, match="--workers 3: there are 2"):
+        places(3)

@@ -9,6 +9,7 @@ import argparse
 from pathlib import Path
 
 from featurize.config import PRECISIONS, RUNTIMES, WEIGHTS_HELP, Config
+from pipeline.pachyderm import in_worker
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +28,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=Config.workers,
         help="processes, which share the shards; 0: one per GPU, or else per NUMA node",
+    )
+    parser.add_argument(
+        "--datum-batching",
+        action="store_true",
+        help="in a Pachyderm pipeline with transform.datum_batching: ask the worker for datum "
+        "after datum, with the network loaded once; elsewhere of no effect",
     )
 
 
@@ -62,18 +69,19 @@ def add_network_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Run the stage."""
-    from featurize.run import featurize
-
-    featurize(
-        Config(
-            input=arguments.input,
-            output=arguments.output,
-            weights=arguments.weights,
-            image_size=arguments.image_size,
-            batch_size=arguments.batch_size,
-            precision=arguments.precision,
-            runtime=arguments.runtime,
-            decoders=arguments.decoders,
-            workers=arguments.workers,
-        )
+    config = Config(
+        input=arguments.input,
+        output=arguments.output,
+        weights=arguments.weights,
+        image_size=arguments.image_size,
+        batch_size=arguments.batch_size,
+        precision=arguments.precision,
+        runtime=arguments.runtime,
+        decoders=arguments.decoders,
+        workers=arguments.workers,
     )
+    from featurize.run import featurize, featurize_datums
+
+    if arguments.datum_batching and in_worker():
+        featurize_datums(config)
+    featurize(config)

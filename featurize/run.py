@@ -3,13 +3,15 @@
 import logging
 from collections import Counter
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, NoReturn
 
 from featurize.config import Config
 from featurize.processes import make_shards_in, places
 from featurize.tasks import to_do
 from featurize.work import Totals, load_extractor, make_shards
 from pipeline.errors import DataError
+from pipeline.pachyderm import for_each_datum
 from pipeline.progress import Progress
 
 if TYPE_CHECKING:
@@ -43,6 +45,13 @@ def featurize(config: Config, load: Load = load_extractor) -> None:
     _report(totals)
     if totals.damaged:
         raise DataError("; ".join(totals.damaged))
+
+
+def featurize_datums(config: Config) -> NoReturn:
+    """Featurize each datum that this Pachyderm worker has, with the network loaded once."""
+    config = replace(config, workers=1)
+    extractor = load_extractor(config)
+    for_each_datum(lambda: featurize(config, lambda _: extractor))
 
 
 def _report(totals: Totals) -> None:

@@ -1,0 +1,57 @@
+"""Pachyderm's datum batching: one process asks its worker for datum after datum.
+
+So a network is loaded once and not for each datum. The protocol, from the server's source
+(`src/server/worker/pipeline/transform`, 2.12): `NextDatum` says that the present datum is done, or
+why it failed, and returns once the next one's inputs and `/pfs/out` are linked. After a failure the
+worker kills the process and starts another; it also kills it after the last datum, so nothing is
+to be left for the end. A process that ends by itself has failed, whatever its status.
+"""
+
+import logging
+import os
+from collections.abc import Callable
+from typing import NoReturn
+
+from pipeline.errors import CapstanError
+
+logger = logging.getLogger(__name__)
+
+WORKER_PORT = "PPS_WORKER_GRPC_PORT"  # set in every worker, with batching or without
+DATUM = "PACH_DATUM_ID"
+
+
+def in_worker() -> bool:
+    """Whether this process runs in a Pachyderm worker."""
+    return WORKER_PORT in os.environ
+
+
+def for_each_datum(process: Callable[[], None]) -> NoReturn:
+    """Call `process` for every datum until the worker kills this process.
+
+    A CapstanError is reported as the datum's failure; anything else ends the process, which the
+    worker takes for one. Raises CapstanError if the worker cannot be reached or batches no datums.
+    """
+    import grpc
+    from pachyderm_sdk.api.worker import WorkerStub
+
+    with grpc.insecure_channel(f"localhost:{os.environ[WORKER_PORT]}") as channel:
+        worker, failure = WorkerStub(channel), ""
+        while True:
+            try:
+                following = worker.next_datum(error=failure)
+            except grpc.RpcError as error:
+                raise CapstanError(
+                    f"the worker gives no datum ({error.details()}); does the pipeline's transform "
+                    "have datum_batching?"
+                ) from error
+            os.environ.update(variable.split("=", 1) for variable in following.env)
+            failure = _failure(process)
+
+
+def _failure(process: Callable[[], None]) -> str:
+    try:
+        process()
+    except CapstanError as error:
+        logger.error("datum %s: %s", os.environ.get(DATUM, "?"), error)
+        return str(error)
+    return ""

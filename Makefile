@@ -3,9 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-CODE := pipeline ingest featurize train predict dryrun report demo benchmarks tests
+CODE := pipeline ingest featurize train fused predict dryrun report demo benchmarks tests
 
-.PHONY: help demo test lint types bench clean
+.PHONY: help demo test lint types bench bench-featurize clean
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
 
@@ -31,10 +31,13 @@ lint: $(READY) ## format, lint, import layers
 types: $(READY) ## mypy, strict
 	@$(BIN)/mypy
 
+bench-featurize: $(READY) ## speed of featurize beside Keras and PyTorch (gigabytes, the first time)
+	@$(BIN)/python -m benchmarks.featurize --peer $(BENCH_FLAGS)
+
 bench: $(READY) ## speed benchmarks of training and captioning, a quarter of an hour
 	@$(BIN)/python -m benchmarks.train
 	@$(BIN)/python -m benchmarks.generate
 	@$(BIN)/python -m benchmarks.scaling
 
 clean: ## remove the environment and all runs
-	rm -rf $(VENV) runs build *.egg-info
+	rm -rf $(VENV) .venv-peer runs build *.egg-info

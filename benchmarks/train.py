@@ -60,11 +60,11 @@ def main() -> None:
     print_medians(measure(formulations, arguments.rounds))
 
 
-def print_medians(rates: dict[str, list[tuple[float, float]]]) -> None:
+def print_medians(rates: dict[str, list[tuple[float, float]]], of: str = "captions") -> None:
     """Print the medians of what `measure` found, with their ratios to those of the first."""
     width = max(map(len, rates)) + 2
     first = np.median(rates[next(iter(rates))], axis=0)
-    print(f"{'medians of captions per':<{width}}{'second':>9}{'':>9}{'processor second':>18}")
+    print(f"{f'medians of {of} per':<{width}}{'second':>9}{'':>9}{'processor second':>18}")
     for name, values in rates.items():
         clock, processor = np.median(values, axis=0)
         ratios = np.median(values, axis=0) / first

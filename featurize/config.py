@@ -8,6 +8,7 @@ from pathlib import Path
 from pipeline.errors import SettingError
 from pipeline.files import sha256_file
 
+DIMENSIONS = 2048  # of a picture's features
 WEIGHTS_HELP = "imagenet, a .weights.h5, .keras or torchvision .npz file, or random:SEED"
 SUFFIXES = (".weights.h5", ".keras", ".npz")
 PRECISIONS = ("auto", "bfloat16", "float32")

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from featurize.network import DIMENSIONS
+from featurize.config import DIMENSIONS
 from featurize.runtimes import RUNTIMES, Calculate, resolve
 from featurize.weights import load_weights
 from pipeline.errors import CapstanError
@@ -15,9 +15,9 @@ logger = logging.getLogger(__name__)
 
 
 class ResNetExtractor:
-    """ResNet50 with average pooling; a batch that is short is padded.
+    """ResNet50 with average pooling; a batch that is short is padded, if not told otherwise.
 
-    A picture's features depend on nothing but the picture: the shape is always the same.
+    Padded, a picture's features depend on nothing but the picture: the shape is always the same.
     """
 
     def __init__(
@@ -27,15 +27,18 @@ class ResNetExtractor:
         batch_size: int,
         precision: str = "auto",
         runtime: str = "tensorflow",
+        *,
+        padded: bool = True,
     ) -> None:
         self._weights = load_weights(weights, image_size)
         self._precision, self._runtime = resolve(precision), runtime
         self.identity, self.batch_size = self._weights.identity, batch_size
+        self._fixed = padded
         self._calculate = self._compile()
 
     def _compile(self) -> Calculate:
         side = self.identity.image_size
-        shape = (self.batch_size, side, side, 3)
+        shape = (self.batch_size if self._fixed else None, side, side, 3)
         return RUNTIMES[self._runtime](self._weights.network, shape, self._precision)
 
     def extract(self, pictures: NDArray[np.uint8]) -> NDArray[np.float16]:
@@ -58,7 +61,7 @@ class ResNetExtractor:
         return np.concatenate(parts)
 
     def _padded(self, batch: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        missing = self.batch_size - len(batch)
+        missing = self.batch_size - len(batch) if self._fixed else 0
         return np.pad(batch, ((0, missing), (0, 0), (0, 0), (0, 0))) if missing else batch
 
     def _halve(self) -> None:

@@ -12,7 +12,6 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-DIMENSIONS = 2048
 STAGES = {2: 3, 3: 4, 4: 6, 5: 3}  # number in Keras' names, blocks
 
 

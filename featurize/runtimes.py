@@ -16,7 +16,7 @@ from featurize.network import Network, forward
 from pipeline.cli import has_bfloat16
 from pipeline.errors import SettingError
 
-Shape = tuple[int, int, int, int]  # pictures, height, width, 3
+Shape = tuple[int | None, int, int, int]  # pictures (None: any number), height, width, 3
 Calculate = Callable[[NDArray[np.uint8]], NDArray[np.float32]]  # Shape to (pictures, 2048)
 
 

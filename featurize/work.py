@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurize.batches import Batch, Feed, Shard
-from featurize.config import Config
+from featurize.config import DIMENSIONS, Config
 from featurize.tasks import Task
 from pipeline.cli import import_tensorflow
 from pipeline.records import Extractor, Failure, Feature
@@ -102,6 +102,6 @@ def _write(shard: Shard, identity: Extractor, config: Config) -> None:
             assert picture.result is not None
             rows.append(Feature(key, picture.sha256, len(vectors)))
             vectors.append(picture.result)
-    array = np.stack(vectors) if vectors else np.empty((0, 2048), np.float16)
+    array = np.stack(vectors) if vectors else np.empty((0, DIMENSIONS), np.float16)
     task = shard.task
     write_feature_shard(config.output, task.chunk, rows, array, identity, task.provenance)

@@ -138,7 +138,7 @@ class Settings:
             "--input", type=Path, required=True, metavar="DIR", help="chunks, from `capstan split`"
         )
         parser.add_argument(
-            "--output", type=Path, required=True, metavar="DIR", help="where image shards go"
+            "--output", type=Path, required=True, metavar="DIR", help="where shards go"
         )
         for group in (Pictures, Web, Patience, Load):
             group.configure(parser)

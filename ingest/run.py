@@ -8,7 +8,7 @@ import resource
 import signal
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
@@ -22,8 +22,9 @@ import uvloop
 from ingest.chunks import Chunk, find_chunks
 from ingest.config import Settings
 from ingest.images import check_decoders
+from ingest.sink import IMAGE_SHARDS, Sink
 from ingest.spool import remove_spools
-from ingest.work import SPOOLS, Tally, Written, work
+from ingest.work import SPOOLS, Tally, Written, identity, work
 from pipeline.errors import CapstanError, DataError, SettingError
 from pipeline.files import input_directory, output_directory
 from pipeline.progress import Progress
@@ -55,8 +56,8 @@ class Summary:
         return f"{self.rows:,} rows = {self.images:,} images + {failed}"
 
 
-def ingest(settings: Settings) -> Summary:
-    """Make the image shards of all chunks that changed; log and return what all shards hold.
+def ingest(settings: Settings, sink: Sink = IMAGE_SHARDS) -> Summary:
+    """Make the shards of all chunks that changed; log and return what all shards hold.
 
     Raises SettingError for directories or a Pillow that cannot be used, DataError for input that
     is no TSV of captions and URLs.
@@ -67,7 +68,7 @@ def ingest(settings: Settings) -> Summary:
     check_decoders()
     summary, todo = Summary(), []
     for chunk in chunks:
-        if (stats := unchanged(chunk, settings)) is None:
+        if (stats := unchanged(chunk, settings, sink)) is None:
             todo.append(chunk)
         else:
             summary.add(stats)
@@ -79,7 +80,7 @@ def ingest(settings: Settings) -> Summary:
         for root in (settings.output, settings.output / SPOOLS):
             for directory in sorted({(root / chunk.name).parent for chunk in todo}):
                 output_directory(directory)
-        for stats in supervise(todo, settings):
+        for stats in supervise(todo, settings, sink):
             summary.add(stats)
     remove_spools(settings.output / SPOOLS)
     if summary.rows != (rows := sum(chunk.rows for chunk in chunks)):
@@ -112,13 +113,13 @@ def check_input(directory: Path, chunks: Sequence[Chunk]) -> None:
         )
 
 
-def unchanged(chunk: Chunk, settings: Settings) -> dict[str, Any] | None:
+def unchanged(chunk: Chunk, settings: Settings, sink: Sink = IMAGE_SHARDS) -> dict[str, Any] | None:
     """The stats of a chunk's shard if it is whole and would come out the same, else None."""
     try:
-        stats = read_image_stats(settings.output / f"{chunk.name}{STATS_SUFFIX}")
-    except DataError:  # missing, or of another version: made again
+        stats = read_image_stats(settings.output / f"{chunk.name}{STATS_SUFFIX}", sink.format)
+    except DataError:  # missing, or of another version or kind: made again
         return None
-    if any(stats.get(name) != value for name, value in settings.identity(chunk.sha256).items()):
+    if any(stats.get(name) != value for name, value in identity(chunk, settings, sink).items()):
         return None
     for suffix, description in stats["files"].items():
         path = settings.output / f"{chunk.name}{suffix}"
@@ -130,7 +131,7 @@ def unchanged(chunk: Chunk, settings: Settings) -> dict[str, Any] | None:
 # The parent's side
 
 
-def supervise(chunks: Sequence[Chunk], settings: Settings) -> Iterator[dict[str, Any]]:
+def supervise(chunks: Sequence[Chunk], settings: Settings, sink: Sink) -> Iterator[dict[str, Any]]:
     """Run the processes and show their progress; yield each shard's stats once it is written.
 
     Raises what a process reports, and CapstanError when one dies.
@@ -138,17 +139,19 @@ def supervise(chunks: Sequence[Chunk], settings: Settings) -> Iterator[dict[str,
     context = multiprocessing.get_context("spawn")
     taken = context.Value("q", 0)
     count = settings.processes(len(chunks))
-    share = settings.load.per_host // count
+    per_host = settings.load.per_host // count
     processes: dict[Connection, SpawnProcess] = {}
+
+    def start(name: str, main: Callable[..., None], *arguments: Any) -> None:
+        ours, theirs = context.Pipe(duplex=False)
+        process = context.Process(target=main, name=name, args=(theirs, *arguments), daemon=True)
+        process.start()
+        theirs.close()
+        processes[ours] = process
+
     try:
-        for _ in range(count):
-            ours, theirs = context.Pipe(duplex=False)
-            process = context.Process(
-                target=process_main, args=(theirs, taken, chunks, settings, share), daemon=True
-            )
-            process.start()
-            theirs.close()
-            processes[ours] = process
+        for share in sink.shares(count, start):
+            start("ingest", process_main, _Share(chunks, taken, settings, per_host, share))
         with Progress("ingest", "rows", sum(chunk.rows for chunk in chunks)) as progress:
             yield from _listen(processes, progress)
     finally:
@@ -189,8 +192,8 @@ def check_exit(process: SpawnProcess) -> None:
     if code:
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
         raise CapstanError(
-            f"process {process.pid} of capstan ingest {how}; "
-            "run the same command again to go on from the rows it had"
+            f"{process.name} process {process.pid} {how}; "
+            "run the same command again to go on from the rows that were done"
         )
 
 
@@ -207,13 +210,27 @@ def stop(process: SpawnProcess) -> None:
 # The child's side
 
 
-def process_main(
-    connection: Connection,
-    taken: "Synchronized[int]",
-    chunks: Sequence[Chunk],
-    settings: Settings,
-    per_host: int,
-) -> None:
+@dataclass(frozen=True)
+class _Share:
+    """What a process is told."""
+
+    chunks: Sequence[Chunk]
+    taken: "Synchronized[int]"  # how many of them some process has begun
+    settings: Settings
+    per_host: int
+    sink: Sink
+
+    def take(self) -> Iterator[Chunk]:
+        while True:
+            with self.taken.get_lock():
+                index = self.taken.value
+                self.taken.value += 1
+            if index >= len(self.chunks):
+                return
+            yield self.chunks[index]
+
+
+def process_main(connection: Connection, share: _Share) -> None:
     """What each process runs; sends Tally, Written and, at worst, the error that ended it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C too and ends us
     warnings.filterwarnings("ignore", module="PIL")  # of damaged metadata, which is left out
@@ -224,19 +241,11 @@ def process_main(
         assert parent is not None
         runner.get_loop().add_reader(parent.sentinel, os._exit, 1)  # it died: leave no orphan
         try:
-            runner.run(work(_take(chunks, taken), settings, per_host, connection.send))
+            runner.run(
+                work(share.take(), share.settings, share.per_host, connection.send, share.sink)
+            )
         except* (CapstanError, OSError) as errors:
             connection.send(_first(errors))
-
-
-def _take(chunks: Sequence[Chunk], taken: "Synchronized[int]") -> Iterator[Chunk]:
-    while True:
-        with taken.get_lock():
-            index = taken.value
-            taken.value += 1
-        if index >= len(chunks):
-            return
-        yield chunks[index]
 
 
 def _first(error: BaseException) -> BaseException:

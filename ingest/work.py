@@ -23,9 +23,10 @@ from ingest.hosts import Hosts
 from ingest.images import prepare
 from ingest.retry import Attempt, policy
 from ingest.rows import host_of, read_rows
+from ingest.sink import IMAGE_SHARDS, Sink
 from ingest.spool import Spool
 from pipeline.records import Failure, Image, Outcome, Row
-from pipeline.shards import STATS_SUFFIX, write_image_shard
+from pipeline.shards import STATS_SUFFIX
 
 OPEN_ROWS = 8_192  # begun and not finished, most of them waiting; bounds memory
 OPEN_CHUNKS = 64  # bounds open files
@@ -56,11 +57,17 @@ class Written:
 Tell = Callable[[Tally | Written], None]
 
 
-async def work(chunks: Iterable[Chunk], settings: Settings, per_host: int, tell: Tell) -> None:
-    """Turn chunks into image shards; a chunk is asked for when there is room for its rows."""
+async def work(
+    chunks: Iterable[Chunk],
+    settings: Settings,
+    per_host: int,
+    tell: Tell,
+    sink: Sink = IMAGE_SHARDS,
+) -> None:
+    """Turn chunks into shards; a chunk is asked for when there is room for its rows."""
     with ThreadPoolExecutor(1, "decode") as decoder:
-        async with open_session(settings.web) as session:
-            engine = Engine(settings, session, decoder, per_host, tell)
+        async with sink.opened(decoder), open_session(settings.web) as session:
+            engine = Engine(settings, session, decoder, per_host, tell, sink)
             telling = asyncio.create_task(engine.tell_regularly())
             try:
                 await engine.run(chunks)
@@ -86,8 +93,10 @@ class Engine:
         decoder: ThreadPoolExecutor,
         per_host: int,
         tell: Tell,
+        sink: Sink,
     ) -> None:
         self._settings, self._session, self._decoder = settings, session, decoder
+        self._sink = sink
         self._tell, self._tally = tell, Tally()
         self._hosts = Hosts(per_host)
         self._slots = asyncio.Semaphore(settings.load.in_flight)
@@ -163,13 +172,16 @@ class Engine:
 
     def _open_spool(self, chunk: Chunk) -> Spool:
         path = self._settings.output / SPOOLS / chunk.name
-        return Spool(path, self._settings.identity(chunk.sha256))
+        return Spool(path, identity(chunk, self._settings, self._sink))
 
     async def _finish_row(self, job: _Job, row: Row) -> None:
         attempt = await self._try(row)
-        # No await since the last attempt: whoever is given its slot finds the row spooled.
-        job.spool.append(row.index, attempt.answer, attempt.result)
-        self._tally.count(attempt.result)
+        result = attempt.result
+        if isinstance(result, Image):
+            result = await self._sink.keep(result)
+        # Images are kept without a wait: whoever is given the slot finds the row spooled.
+        job.spool.append(row.index, attempt.answer, result)
+        self._tally.count(result)
         self._open_rows.release()
         await self._let_go(job)
 
@@ -207,18 +219,27 @@ class Engine:
         decoded = await asyncio.get_running_loop().run_in_executor(
             self._decoder, prepare, fetched.result, self._settings.pictures
         )
+        if isinstance(decoded, Image):
+            await self._sink.room()
         return Attempt(fetched.answer, decoded)
 
     async def _let_go(self, job: _Job) -> None:
         job.open -= 1
         if job.open == 0:
             self._spools.remove(job.spool)
-            stats = await asyncio.to_thread(write_shard, job.chunk, job.spool, self._settings)
+            stats = await asyncio.to_thread(
+                write_shard, job.chunk, job.spool, self._settings, self._sink
+            )
             self._open_chunks.release()
             self._tell(Written(stats))
 
 
-def write_shard(chunk: Chunk, spool: Spool, settings: Settings) -> dict[str, Any]:
+def identity(chunk: Chunk, settings: Settings, sink: Sink) -> dict[str, Any]:
+    """What a chunk's shard and spool depend on, besides the web."""
+    return {**settings.identity(chunk.sha256), **sink.identity}
+
+
+def write_shard(chunk: Chunk, spool: Spool, settings: Settings, sink: Sink) -> dict[str, Any]:
     """Write a finished chunk's shard in row order from its spool; return the shard's stats."""
     # First, so that a shard made of old and new files never counts as whole.
     (settings.output / f"{chunk.name}{STATS_SUFFIX}").unlink(missing_ok=True)
@@ -227,7 +248,7 @@ def write_shard(chunk: Chunk, spool: Spool, settings: Settings) -> dict[str, Any
             row if isinstance(row, Outcome) else spool.read(row)
             for row in read_rows(file, chunk.name)
         )
-        identity = settings.identity(chunk.sha256)
-        stats = write_image_shard(settings.output, chunk.name, outcomes, identity)
+        provenance = identity(chunk, settings, sink)
+        stats = sink.write(settings.output, chunk.name, outcomes, provenance)
         spool.remove()
     return stats

@@ -37,7 +37,7 @@ class Command:
 
 COMMANDS = {
     "split": Command("ingest.split", "cut a TSV of caption<TAB>url into chunks"),
-    "ingest": Command("ingest.command", "download a TSV's pictures into image shards", "ingest"),
+    "ingest": Command("fused.command", "download a TSV's pictures into image shards", "ingest"),
     "featurize": Command(
         "featurize.command", "turn image shards into ResNet50 feature shards", "featurize"
     ),

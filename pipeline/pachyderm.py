@@ -1,10 +1,8 @@
 """Pachyderm's datum batching: one process asks its worker for datum after datum.
 
-So a network is loaded once and not for each datum. The protocol, from the server's source
-(`src/server/worker/pipeline/transform`, 2.12): `NextDatum` says that the present datum is done, or
-why it failed, and returns once the next one's inputs and `/pfs/out` are linked. After a failure the
-worker kills the process and starts another; it also kills it after the last datum, so nothing is
-to be left for the end. A process that ends by itself has failed, whatever its status.
+From the server's source (`src/server/worker/pipeline/transform`, 2.12): `NextDatum` says that the
+present datum is done, or why it failed, and returns once the next one's files are linked. After a
+failure, and after the last datum, the process is killed; one that ends by itself has failed.
 """
 
 import logging
@@ -17,7 +15,6 @@ from pipeline.errors import CapstanError
 logger = logging.getLogger(__name__)
 
 WORKER_PORT = "PPS_WORKER_GRPC_PORT"  # set in every worker, with batching or without
-DATUM = "PACH_DATUM_ID"
 
 
 def in_worker() -> bool:
@@ -28,8 +25,8 @@ def in_worker() -> bool:
 def for_each_datum(process: Callable[[], None]) -> NoReturn:
     """Call `process` for every datum until the worker kills this process.
 
-    A CapstanError is reported as the datum's failure; anything else ends the process, which the
-    worker takes for one. Raises CapstanError if the worker cannot be reached or batches no datums.
+    A CapstanError is reported as the datum's failure, other errors end the process. Raises
+    CapstanError if the worker cannot be reached or batches no datums.
     """
     import grpc
     from pachyderm_sdk.api.worker import WorkerStub
@@ -45,13 +42,9 @@ def for_each_datum(process: Callable[[], None]) -> NoReturn:
                     "have datum_batching?"
                 ) from error
             os.environ.update(variable.split("=", 1) for variable in following.env)
-            failure = _failure(process)
-
-
-def _failure(process: Callable[[], None]) -> str:
-    try:
-        process()
-    except CapstanError as error:
-        logger.error("datum %s: %s", os.environ.get(DATUM, "?"), error)
-        return str(error)
-    return ""
+            try:
+                process()
+                failure = ""
+            except CapstanError as error:
+                failure = str(error)
+                logger.error("datum %s: %s", os.environ.get("PACH_DATUM_ID", "?"), failure)

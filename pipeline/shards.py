@@ -37,7 +37,9 @@ VERSION = 1
 IMAGES = "capstan-image-shard"
 FEATURES = "capstan-feature-shard"
 EXAMPLES = "capstan-training-shard"
+FUSED = "capstan-fused-shard"  # features and outcomes: of pictures that were never stored
 STATS_SUFFIX = "_stats.json"
+OUTCOMES_SUFFIX = "_outcomes.parquet"  # in a fused shard, whose `.parquet` is of its features
 
 
 # Image shards
@@ -54,25 +56,37 @@ def write_image_shard(
     `outcomes` come in row order and may be a stream: pictures are not held in memory.
     `provenance` (hash of the chunk, settings) is kept in the stats, to tell what is unchanged.
     """
-    paths = {suffix: directory / f"{chunk}{suffix}" for suffix in (".tar", ".parquet")}
-    columns: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
     with (
-        atomic_write(paths[".tar"]) as file,
+        atomic_write(directory / f"{chunk}.tar") as file,
         tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar,
     ):
         for outcome in outcomes:
-            columns.append(_outcome_columns(outcome))
+            rows.append(outcome_row(outcome))
             if isinstance(outcome.result, Image):
                 _add_image(tar, outcome, outcome.result)
-    table = pa.Table.from_pylist(columns, schema=OUTCOME_SCHEMA)
-    write_table(paths[".parquet"], table, {"format": IMAGES, "version": VERSION, "chunk": chunk})
-    failures = Counter(row["reason"] for row in columns if row["reason"] is not None)
+    return write_outcomes(directory, chunk, IMAGES, rows, (".tar", ".parquet"), provenance)
+
+
+def write_outcomes(
+    directory: Path,
+    chunk: str,
+    format: str,
+    rows: Sequence[Mapping[str, Any]],
+    suffixes: Sequence[str],
+    provenance: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Write rows of `outcome_row` as the last of a shard's files, then its stats; return these."""
+    paths = {suffix: directory / f"{chunk}{suffix}" for suffix in suffixes}
+    table = pa.Table.from_pylist(rows, schema=OUTCOME_SCHEMA)
+    write_table(paths[suffixes[-1]], table, {"format": format, "version": VERSION, "chunk": chunk})
+    failures = Counter(row["reason"] for row in rows if row["reason"] is not None)
     stats = {
-        "format": IMAGES,
+        "format": format,
         "version": VERSION,
         "chunk": chunk,
-        "rows": len(columns),
-        "images": len(columns) - failures.total(),
+        "rows": len(rows),
+        "images": len(rows) - failures.total(),
         "failures": dict(sorted(failures.items())),
         "files": {
             suffix: {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
@@ -84,7 +98,8 @@ def write_image_shard(
     return stats
 
 
-def _outcome_columns(outcome: Outcome) -> dict[str, Any]:
+def outcome_row(outcome: Outcome) -> dict[str, Any]:
+    """A line of `OUTCOME_SCHEMA`."""
     image = outcome.result if isinstance(outcome.result, Image) else None
     columns = asdict(outcome.answer) | {
         "key": outcome.row.key,
@@ -134,14 +149,14 @@ def _write_tar_version(tar: tarfile.TarFile) -> None:
     tar.offset += len(header)
 
 
-def read_image_stats(path: Path) -> dict[str, Any]:
+def read_image_stats(path: Path, format: str = IMAGES) -> dict[str, Any]:
     """Read a `_stats.json`; its presence says that the shard is whole."""
-    return read_json(path, IMAGES, VERSION)
+    return read_json(path, format, VERSION)
 
 
 def read_outcomes(path: Path) -> pa.Table:
-    """Read an image shard's parquet: one line per input row, failures too (`OUTCOME_SCHEMA`)."""
-    return read_table(path, IMAGES, VERSION)[0]
+    """Read how the rows of a shard ended: one line each, failures too (`OUTCOME_SCHEMA`)."""
+    return read_table(path, FUSED if path.name.endswith(OUTCOMES_SUFFIX) else IMAGES, VERSION)[0]
 
 
 def read_images(path: Path) -> Iterator[StoredImage]:

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from pipeline.files import data_files, read_table
 from pipeline.records import Reason
-from pipeline.shards import EXAMPLES, FEATURES, VERSION, read_outcomes
+from pipeline.shards import EXAMPLES, FEATURES, OUTCOMES_SUFFIX, VERSION, read_outcomes
 from report.run import Run
 
 TOP_HOSTS = 10
@@ -138,10 +138,13 @@ def read_rows(run: Run, keys: Collection[str]) -> tuple[Rows | None, dict[str, P
     """Count all outcomes, and find in which tar the pictures of `keys` lie."""
     rows, tars = Rows(), {}
     wanted = pa.array(sorted(keys), pa.string())
-    paths = data_files(run.repo("images"), ".parquet")
+    stored = data_files(run.repo("images"), ".parquet")
+    paths = stored or data_files(run.repo("features"), OUTCOMES_SUFFIX)
     for path in paths:
         table = read_outcomes(path)
         rows.add(table)
+        if not stored:
+            continue  # `capstan ingest --featurize`: pictures that were never written
         for key in table["key"].filter(pc.is_in(table["key"], wanted)).to_pylist():
             tars[key] = path.with_suffix(".tar")
     return (rows if paths else None), tars
@@ -170,7 +173,8 @@ def read_examples(run: Run) -> Examples | None:
 
 def _tables(directory: Path, format: str) -> Iterator[tuple[pa.Table, dict[str, Any]]]:
     for path in data_files(directory, ".parquet"):
-        yield read_table(path, format, VERSION)
+        if not path.name.endswith(OUTCOMES_SUFFIX):
+            yield read_table(path, format, VERSION)
 
 
 def _counts(column: pa.ChunkedArray) -> dict[str, int]:

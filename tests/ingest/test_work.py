@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from benchmarks.web import Fault, Web
+from ingest import sink
 from ingest import work as work_module
 from ingest.chunks import Chunk, find_chunks
 from ingest.config import Load, Patience, Pictures, Settings
@@ -229,7 +230,7 @@ def test_a_shard_that_cannot_be_written_is_written_later_without_fetching(
 ) -> None:
     write_chunk(settings, "0", [("a", web.url("wide.jpg", row=row)) for row in range(3)])
     with monkeypatch.context() as patch:
-        patch.setattr(work_module, "write_image_shard", full_disk)
+        patch.setattr(sink, "write_image_shard", full_disk)
         with pytest.raises(ExceptionGroup) as caught:
             work_here(settings)
     assert caught.group_contains(OSError, match="No space left")

@@ -1,0 +1,1 @@
+"""TSV rows straight to feature shards: the pictures never touch the disk."""

@@ -1,0 +1,27 @@
+"""The settings that --featurize adds to `capstan ingest`."""
+
+from dataclasses import dataclass
+
+from featurize.config import PRECISIONS, RUNTIMES, WEIGHTS_HELP, Config
+from ingest.config import Flags, flag
+
+
+@dataclass(frozen=True)
+class Network(Flags):
+    """with --featurize, the network."""
+
+    weights: str = flag(Config.weights, f"{WEIGHTS_HELP}; Keras downloads imagenet once")
+    feature_size: int = flag(
+        Config.image_size, "side of the network's square input in pixels", 32, 1024
+    )
+    batch_size: int = flag(Config.batch_size, "pictures that the network is given at once", 1)
+    precision: str = flag(
+        Config.precision,
+        "of its arithmetic; auto: bfloat16 where the GPU or processor has it",
+        choices=PRECISIONS,
+    )
+    runtime: str = flag(
+        Config.runtime,
+        "what calculates; openvino, for processors only, is capstan[openvino]",
+        choices=RUNTIMES,
+    )

@@ -1,0 +1,93 @@
+"""Keeps a picture's features in the picture's place, and makes feature shards of them."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Executor
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from socket import socketpair
+from typing import Any
+
+import numpy as np
+
+from featurize.config import DIMENSIONS, weights_source
+from fused.config import Network
+from fused.remote import RemoteExtractor
+from fused.serve import serve
+from ingest.sink import Sink, Start
+from pipeline.records import Failure, Feature, Image, Outcome
+from pipeline.shards import (
+    FUSED,
+    OUTCOMES_SUFFIX,
+    outcome_row,
+    write_feature_shard,
+    write_outcomes,
+)
+
+
+@dataclass(frozen=True)
+class FeatureSink:
+    """Feature shards; only a share of it, in an ingest process, has an extractor."""
+
+    network: Network
+    identity: Mapping[str, Any]
+    extractor: RemoteExtractor | None = None
+    format: str = FUSED
+
+    def shares(self, count: int, start: Start) -> Iterator[Sink]:
+        """Start the extractor's process, and give each of `count` processes a way to it."""
+        pairs = [socketpair() for _ in range(count)]
+        start("extractor", serve, [theirs for _, theirs in pairs], self.network)
+        for ours, theirs in pairs:
+            with ours, theirs:  # closed here, so that each process hears when the other is gone
+                yield replace(self, extractor=RemoteExtractor(ours, self.network))
+
+    @property
+    def _remote(self) -> RemoteExtractor:
+        assert self.extractor is not None
+        return self.extractor
+
+    def opened(self, decoder: Executor) -> AbstractAsyncContextManager[None]:
+        """Wait for the extractor: nothing is asked of the web before it is known to work."""
+        return self._remote.opened(decoder)
+
+    async def room(self) -> None:
+        """Wait until few enough pictures wait for the extractor."""
+        await self._remote.room()
+
+    async def keep(self, image: Image) -> Image | Failure:
+        """The picture's record with its vector, (2048,) float16, in place of its JPEG."""
+        vector = await self._remote.extract(image)
+        return vector if isinstance(vector, Failure) else replace(image, data=vector)
+
+    def write(
+        self,
+        directory: Path,
+        chunk: str,
+        outcomes: Iterable[Outcome],
+        provenance: Mapping[str, Any],
+    ) -> dict[str, Any]:
+        """Write a feature shard, the table of outcomes and, last, their stats."""
+        lines: list[dict[str, Any]] = []
+        rows: list[Feature] = []
+        vectors = bytearray()
+        for outcome in outcomes:
+            lines.append(outcome_row(outcome))
+            if isinstance(outcome.result, Image):
+                rows.append(Feature(outcome.row.key, outcome.result.sha256, len(rows)))
+                vectors += outcome.result.data
+        features = np.frombuffer(vectors, np.float16).reshape(-1, DIMENSIONS)
+        write_feature_shard(directory, chunk, rows, features, self._remote.identity, provenance)
+        suffixes = (".npy", ".parquet", OUTCOMES_SUFFIX)
+        return write_outcomes(directory, chunk, FUSED, lines, suffixes, provenance)
+
+
+def feature_sink(network: Network) -> FeatureSink:
+    """What a run with this network keeps; SettingError for weights that are not there."""
+    identity = {
+        "weights_source": weights_source(network.weights),
+        "image_size": network.feature_size,
+        "precision": network.precision,
+        "runtime": network.runtime,
+    }
+    return FeatureSink(network, identity)

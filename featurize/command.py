@@ -6,10 +6,11 @@ Shards that are already there for the same pictures and weights are skipped.
 """
 
 import argparse
+import os
 from pathlib import Path
 
 from featurize.config import PRECISIONS, RUNTIMES, WEIGHTS_HELP, Config
-from pipeline.pachyderm import in_worker
+from pipeline.pachyderm import WORKER_PORT
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -82,6 +83,6 @@ def run(arguments: argparse.Namespace) -> None:
     )
     from featurize.run import featurize, featurize_datums
 
-    if arguments.datum_batching and in_worker():
+    if arguments.datum_batching and WORKER_PORT in os.environ:
         featurize_datums(config)
     featurize(config)

@@ -7,11 +7,14 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from featurize.config import DIMENSIONS
+from featurize.memory import available
 from featurize.runtimes import RUNTIMES, Calculate, resolve
 from featurize.weights import load_weights
 from pipeline.errors import CapstanError
 
 logger = logging.getLogger(__name__)
+
+BYTES_PER_PIXEL = {"float32": 280, "bfloat16": 145}  # measured on a processor, all layers' at most
 
 
 class ResNetExtractor:
@@ -34,7 +37,16 @@ class ResNetExtractor:
         self._precision, self._runtime = resolve(precision), runtime
         self.identity, self.batch_size = self._weights.identity, batch_size
         self._fixed = padded
+        while self.batch_size > 1 and not self._has_room():
+            self._halve()
         self._calculate = self._compile()
+
+    def _has_room(self) -> bool:
+        """Whether a batch fits into memory; on a GPU that is found out by trying."""
+        if tf.config.list_physical_devices("GPU") or (free := available()) is None:
+            return True
+        pixels = self.batch_size * self.identity.image_size**2
+        return pixels * BYTES_PER_PIXEL[self._precision] < free
 
     def _compile(self) -> Calculate:
         side = self.identity.image_size
@@ -55,6 +67,7 @@ class ResNetExtractor:
                 features = self._calculate(self._padded(batch))[: len(batch)]
             except (tf.errors.ResourceExhaustedError, MemoryError):
                 self._halve()
+                self._calculate = self._compile()
                 continue
             parts.append(features.astype(np.float16))
             done += len(batch)
@@ -67,15 +80,14 @@ class ResNetExtractor:
     def _halve(self) -> None:
         if self.batch_size == 1:
             raise CapstanError(
-                f"out of memory for a single picture of {self.identity.image_size} pixels; free "
-                "some memory, or give a smaller --image-size"
+                f"not enough memory for a single picture of {self.identity.image_size} pixels; "
+                "free some memory, or give a smaller --image-size"
             ) from None
         smaller = self.batch_size // 2
         logger.warning(
-            "out of memory with --batch-size %d: going on with %d", self.batch_size, smaller
+            "not enough memory for --batch-size %d: going on with %d", self.batch_size, smaller
         )
         self.batch_size = smaller
-        self._calculate = self._compile()
 
     def __repr__(self) -> str:
         return (

@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -148,6 +149,7 @@ def set_up_logging(log_format: str, interval: float) -> None:
     logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
 
 
+@cache
 def import_tensorflow() -> None:
     """Import TensorFlow and find its devices without what its native code prints meanwhile.
 

@@ -17,11 +17,6 @@ logger = logging.getLogger(__name__)
 WORKER_PORT = "PPS_WORKER_GRPC_PORT"  # set in every worker, with batching or without
 
 
-def in_worker() -> bool:
-    """Whether this process runs in a Pachyderm worker."""
-    return WORKER_PORT in os.environ
-
-
 def for_each_datum(process: Callable[[], None]) -> NoReturn:
     """Call `process` for every datum until the worker kills this process.
 

@@ -8,12 +8,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
-from featurize import torchvision, weights
+from featurize import memory, torchvision, weights
 from featurize.extractor import ResNetExtractor
 from featurize.network import STAGES, fold, forward
 from pipeline.errors import CapstanError, SettingError
@@ -57,6 +57,7 @@ def test_openvino_calculates_the_same(reference: NDArray[np.float32]) -> None:
     np.testing.assert_allclose(features, reference, rtol=2e-3, atol=2e-3)
 
 
+@settings(deadline=None)
 @given(
     arrays.arrays(np.float32, (4, 3), elements=st.floats(-2, 2, width=32)),
     st.floats(1e-3, 4),
@@ -196,7 +197,28 @@ def test_out_of_memory_halves_the_batch(
     assert np.array_equal(narrow.extract(PICTURES), reference)
     assert narrow.batch_size == 2
     assert [record.getMessage() for record in caplog.records] == [
-        "out of memory with --batch-size 4: going on with 2"
+        "not enough memory for --batch-size 4: going on with 2"
+    ]
+
+
+def test_a_batch_larger_than_memory_is_not_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(memory, "PROC", tmp_path)
+    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    assert memory.available() is None
+    (tmp_path / "meminfo").write_text("MemTotal: 99999 kB\nMemAvailable:     9999 kB\n")
+    assert memory.available() == 9999 * 1024
+    (tmp_path / "memory.max").write_text("max\n")
+    assert memory.available() == 9999 * 1024
+    (tmp_path / "memory.max").write_text("7000000\n")
+    (tmp_path / "memory.current").write_text("3000000\n")
+    assert memory.available() == 4_000_000
+    extractor = ResNetExtractor("random:1", SIZE, 12, "float32")  # 3.4 MB for each three
+    assert extractor.batch_size == 3
+    assert [record.getMessage().split(": ")[1] for record in caplog.records] == [
+        "going on with 6",
+        "going on with 3",
     ]
 
 
@@ -207,5 +229,5 @@ def test_out_of_memory_for_one_picture(
         raise MemoryError
 
     monkeypatch.setattr(narrow, "_compile", lambda: no_memory)
-    with pytest.raises(CapstanError, match="out of memory for a single picture of 64 pixels"):
+    with pytest.raises(CapstanError, match="not enough memory for a single picture of 64 pixels"):
         narrow.extract(PICTURES)

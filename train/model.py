@@ -13,13 +13,11 @@ from contextlib import contextmanager
 
 import keras
 import numpy as np
-import tensorflow as tf
 from keras import layers, ops
 from numpy.typing import NDArray
 
 from pipeline.cli import has_bfloat16
 from train.settings import Architecture
-from train.vocabulary import PAD
 
 VARIANCE_FLOOR = 1e-2  # of the mean variance: a feature that hardly varies is not blown up
 
@@ -99,21 +97,3 @@ def arithmetic(precision: str) -> Iterator[None]:
 def decoder_states(model: keras.Model) -> keras.Model:
     """The same network up to its last layer: what comes before the logits, [B, T, H]."""
     return keras.Model(model.inputs, model.get_layer("logits").input)
-
-
-def word_losses(
-    logits: keras.layers.Layer, states: tf.Tensor, targets: tf.Tensor, smoothing: float = 0.0
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """What to minimise, cross-entropy (nats), and number of words, summed over all but padding.
-
-    What to minimise is the cross-entropy with `smoothing` of each target spread evenly over all
-    words (Szegedy et al. 2016). The output layer, the costliest, sees those positions only.
-    """
-    real = tf.not_equal(targets, PAD)
-    scores = tf.cast(logits(tf.boolean_mask(states, real)), tf.float32)
-    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.boolean_mask(targets, real), scores)
-    loss, count = tf.reduce_sum(losses), tf.reduce_sum(tf.cast(real, tf.float32))
-    if not smoothing:
-        return loss, loss, count
-    spread = tf.reduce_logsumexp(scores, axis=1) - tf.reduce_mean(scores, axis=1)
-    return (1 - smoothing) * loss + smoothing * tf.reduce_sum(spread), loss, count

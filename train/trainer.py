@@ -15,7 +15,8 @@ import tensorflow as tf
 
 from train.dataset import Examples, epoch_part
 from train.distribution import Group
-from train.model import decoder_states, word_losses
+from train.losses import word_losses
+from train.model import decoder_states
 from train.settings import Settings
 
 SEED_STEP = 1_000_003  # between the random states of two replicas

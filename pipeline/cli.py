@@ -46,6 +46,7 @@ COMMANDS = {
     "train": Command("train.command", "train a captioner on consolidated shards", "train"),
     "evaluate": Command("train.evaluate", "score a captioner with BLEU", "train"),
     "predict": Command("predict.command", "caption pictures with a trained model", "predict"),
+    "serve": Command("serve.command", "caption pictures over HTTP", "serve"),
     "run": Command("dryrun.command", "run all pipelines on this machine", "run"),
     "report": Command("report.command", "draw a run as one HTML file", "report"),
     "demo": Command("demo.command", "the whole road on generated pictures, offline", "demo"),

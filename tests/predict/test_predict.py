@@ -1,52 +1,23 @@
 """Captions for pictures, with a real network and an untrained captioner."""
 
-import io
 import json
+import os
+import pty
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
-from featurize.extractor import ResNetExtractor
+from benchmarks.web import Fault, Web
+from ingest.config import Web as WebSettings
 from pipeline.errors import SettingError
-from predict.run import Predictor, Settings, predict_folder, print_captions
-from train.captioner import Captioner, save_description, save_network
-from train.model import build_model
-from train.settings import PROFILES
-from train.vocabulary import SPECIALS, Vocabulary
+from predict.captions import Predictor, Settings
+from predict.run import predict, predict_folder, print_captions
+from tests.predict.conftest import WEIGHTS, png
 
-SIZE = 32
-WEIGHTS = "random:3"
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    extractor = ResNetExtractor(WEIGHTS, SIZE, batch_size=2)
-    vocabulary = Vocabulary((*SPECIALS, "a", "dog", "cat"))
-    features = np.random.default_rng(0).random((8, 2048), np.float32)
-    network = build_model(PROFILES["small"], len(vocabulary), features)
-    captioner = Captioner(network, vocabulary, extractor.identity, "standard", max_length=5)
-    folder = tmp_path_factory.mktemp("model") / "saved"
-    save_network(folder, captioner)
-    save_description(folder, captioner, {})
-    return folder
-
-
-@pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    folder = tmp_path / "pictures" / "holiday"
-    folder.mkdir(parents=True)
-    for index in range(3):
-        noise = np.random.default_rng(index).integers(0, 256, (40, 50, 3), np.uint8)
-        data = io.BytesIO()
-        Image.fromarray(noise).save(data, "PNG")
-        (folder / f"{index}.png").write_bytes(data.getvalue())
-    (folder / "notes.txt").write_text("not a picture")
-    return folder.parent
+WEB = WebSettings()
 
 
 def capstan(*words: object) -> subprocess.CompletedProcess[str]:
@@ -93,7 +64,7 @@ def test_pictures_by_hand(model: Path, pictures: Path) -> None:
 def test_captions_do_not_depend_on_the_batch(model: Path, pictures: Path) -> None:
     files = [pictures / "holiday" / f"{index}.png" for index in range(3)]
     one, many = (
-        list(Predictor(Settings(model, batch_size=size)).predict(files)) for size in (1, 3)
+        list(predict(Predictor(Settings(model, batch_size=size)), files, WEB)) for size in (1, 3)
     )
     for alone, together in zip(one, many, strict=True):
         assert alone.captions[0].text == together.captions[0].text
@@ -106,7 +77,7 @@ def test_alternatives(
     settings = Settings(model, top=2, search={"beam": 4, "length_penalty": 0.0})
     predict_folder(settings, pictures, tmp_path / "out")
     capsys.readouterr()
-    print_captions(settings, [pictures])
+    print_captions(settings, [str(pictures)], WEB, as_json=False)
     lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
     assert [Path(name).name for name, *_ in lines] == [f"{i // 2}.png" for i in range(6)]
     for index in range(3):
@@ -120,6 +91,53 @@ def test_alternatives(
         ):
             assert caption == written["caption"]
             assert log_probability == f"{written['log_probability']:.2f}"
+
+
+def test_json_lines_of_files_and_urls(model: Path, pictures: Path) -> None:
+    (pictures / "empty.jpg").touch()
+    with Web({"a.png": png(0)}) as web:
+        urls = [web.url("a.png"), web.url("a.png", Fault.NOT_FOUND), web.url("a.png", Fault.HTML)]
+        more = ("--json", "--allow-private", "--beam", 2, "--top", 2)
+        done = capstan(pictures, *urls, "--model", model, *more)
+    assert done.returncode == 0, done.stderr
+    entries = [json.loads(line) for line in done.stdout.splitlines()]
+    folder = pictures / "holiday"
+    names = ["0.png", "1.png", "2.png", "notes.txt"]
+    files = [str(pictures / "empty.jpg"), *(str(folder / name) for name in names)]
+    assert [entry["file"] for entry in entries] == [*files, *urls]
+    reasons = ["empty_body", None, None, None, "not_an_image", None, "not_found", "not_an_image"]
+    assert [entry["reason"] for entry in entries] == reasons
+    for entry in entries:
+        assert (entry["caption"] is None) == (entry["reason"] is not None)
+        assert len(entry["alternatives"]) == (entry["reason"] is None)
+        assert entry["extractor"]["weights"] == WEIGHTS
+        assert len(entry["model_sha256"]) == 64
+    assert entries[1]["caption"] == entries[5]["caption"]  # the same picture
+    (other,) = entries[1]["alternatives"]
+    assert 0 > entries[1]["log_probability"] >= other["log_probability"]
+
+
+def test_private_addresses_are_not_asked(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Web({"a.png": png(0)}) as web:
+        print_captions(Settings(model), [web.url("a.png")], WEB, as_json=True)
+        assert web.log == []
+    assert json.loads(capsys.readouterr().out)["reason"] == "forbidden_address"
+
+
+def test_many_pictures_have_a_progress_bar_on_a_terminal(model: Path, pictures: Path) -> None:
+    (pictures / "holiday" / "notes.txt").unlink()
+    ours, theirs = pty.openpty()
+    words = ["predict", str(pictures), "--model", str(model), "--batch-size", "1"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline.cli", *words],
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        check=True,
+    )
+    os.close(theirs)
+    assert done.stdout.count(b"\n") == 3
+    assert b"predict: 3/3 pictures" in os.read(ours, 100_000)
+    os.close(ours)
 
 
 def test_more_captions_than_the_beam_is_wide(model: Path) -> None:
@@ -151,6 +169,8 @@ def test_weights_that_were_a_file_must_be_named(model: Path, tmp_path: Path) -> 
         (["a.png", "--input", "x", "--output", "y"], "give either pictures"),
         (["--input", "x"], "--input and --output go together"),
         (["absent.png"], "absent.png: no such file"),
+        (["ftp://localhost/a.png"], "a.png: no such file; name a picture, a folder of them or"),
+        (["--json", "--input", "x", "--output", "y"], "--json is for pictures given by name"),
         (["--input", "absent", "--output", "y"], "absent: no such directory"),
         (["a.png", "--batch-size", "0"], "--batch-size 0: give at least 1"),
         (["a.png", "--top", "0"], "--top 0: give at least 1"),
@@ -161,6 +181,13 @@ def test_bad_settings_are_one_line(words: list[str], message: str, tmp_path: Pat
     done = capstan(*words, "--model", tmp_path)
     assert done.returncode == 2
     assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_model_that_is_not_there(pictures: Path, tmp_path: Path) -> None:
+    done = capstan(pictures, "--model", tmp_path / "absent")
+    assert done.returncode == 2
+    assert "absent: no such folder; give the `saved` that `capstan train` wrote" in done.stderr
     assert done.stderr.count("\n") == 1
 
 

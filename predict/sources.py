@@ -1,0 +1,48 @@
+"""Where pictures come from: files, folders of them, and URLs, fetched as `ingest` fetches."""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.errors import SettingError
+from pipeline.files import data_files
+from pipeline.records import Failure
+
+if TYPE_CHECKING:
+    from ingest.config import Web
+
+SCHEMES = ("http://", "https://")
+Source = Path | str  # a file, or a URL
+Read = bytes | Failure
+
+
+def find(words: Sequence[str]) -> list[Source]:
+    """The pictures that words of a command line name, in order; raises SettingError for none."""
+    return [source for word in words for source in _find(word)]
+
+
+def _find(word: str) -> Sequence[Source]:
+    if word.lower().startswith(SCHEMES):
+        return [word]
+    path = Path(word)
+    if path.is_dir():
+        return data_files(path)
+    if path.is_file():
+        return [path]
+    raise SettingError(f"{word}: no such file; name a picture, a folder of them or a URL")
+
+
+def read(sources: Sequence[Source], web: "Web") -> list[Read]:
+    """The bytes of each picture, or why there are none; URLs are asked once, all together."""
+    urls = [source for source in sources if isinstance(source, str)]
+    fetched = asyncio.run(_fetch(urls, web)) if urls else iter(())
+    return [next(fetched) if isinstance(source, str) else source.read_bytes() for source in sources]
+
+
+async def _fetch(urls: Sequence[str], web: "Web") -> Iterator[Read]:
+    from ingest.fetch import fetch, open_session
+
+    async with open_session(web) as session:
+        answers = await asyncio.gather(*(fetch(session, url, web, web.timeout) for url in urls))
+    return (answer.result for answer in answers)

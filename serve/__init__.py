@@ -1,0 +1,1 @@
+"""Captions over HTTP: one model, many clients, pictures computed in batches."""

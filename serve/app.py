@@ -1,0 +1,93 @@
+"""The web application: all routes, and what is done around each of them."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
+
+from aiohttp import hdrs, web
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from predict.captions import said
+from serve import kserve, tensorflow_serving
+from serve.bodies import read_picture
+from serve.refusals import RefusedError
+from serve.service import Service
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+CLIENT_IS_GONE = 499  # as others count it; nobody reads it
+
+
+def make_app(service: Service) -> web.Application:
+    """The application that serves one model."""
+
+    async def running(app: web.Application) -> AsyncIterator[None]:
+        async with service.running():
+            yield
+
+    around = web.middleware(partial(_answer, service))
+    app = web.Application(middlewares=[around], client_max_size=service.limits.max_bytes)
+    app.cleanup_ctx.append(running)
+    app.add_routes(
+        [
+            web.get("/healthz", kserve.live),
+            web.get("/metrics", partial(metrics, service)),
+            web.post("/caption", partial(caption, service)),
+            *tensorflow_serving.routes(service),
+            *kserve.routes(service),
+        ]
+    )
+    return app
+
+
+async def caption(service: Service, request: web.Request) -> web.Response:
+    """The captions of one picture, sent as it is or in a form."""
+    picture = await read_picture(request, service)
+    (captions,) = await service.caption([picture], ["the picture"])
+    return web.json_response({**said(captions), **service.description})
+
+
+async def metrics(service: Service, request: web.Request) -> web.Response:
+    """All numbers, for Prometheus."""
+    return web.Response(
+        body=service.metrics.text(), headers={hdrs.CONTENT_TYPE: CONTENT_TYPE_LATEST}
+    )
+
+
+async def _answer(service: Service, request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Let the request in, answer errors as JSON, and count it however it ends."""
+    start, status = time.monotonic(), 500
+    try:
+        response = await _respond(service, request, handler)
+        status = response.status
+        return response
+    except asyncio.CancelledError:
+        status = CLIENT_IS_GONE
+        raise
+    finally:
+        resource = request.match_info.route.resource
+        endpoint = resource.canonical if resource else "other"
+        service.metrics.request(endpoint, status, time.monotonic() - start)
+
+
+async def _respond(service: Service, request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        if request.method != hdrs.METH_POST:
+            return await handler(request)
+        service.gate.check_open()
+        with service.gate.enter():
+            return await handler(request)
+    except RefusedError as error:
+        return _refusal(error)
+    except web.HTTPRequestEntityTooLarge:
+        return _refusal(RefusedError(413, f"send at most {service.limits.max_bytes:,} bytes"))
+    except web.HTTPException as error:
+        allow = {name: value for name, value in error.headers.items() if name == hdrs.ALLOW}
+        message = f"{request.method} {request.path}: {error.reason}"
+        return web.json_response({"error": message}, status=error.status, headers=allow)
+
+
+def _refusal(error: RefusedError) -> web.Response:
+    more = {"reason": error.reason} if error.reason else {}
+    headers = {} if error.retry_after is None else {hdrs.RETRY_AFTER: str(error.retry_after)}
+    return web.json_response({"error": str(error), **more}, status=error.status, headers=headers)

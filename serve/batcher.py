@@ -1,0 +1,92 @@
+"""Requests come one by one, the model computes them together: batches that form by themselves.
+
+The first of a batch waits a little for others; what comes while a batch is computed is the next.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting(Generic[In, Out]):
+    item: In
+    answer: "asyncio.Future[Out]"
+    since: float  # of the loop's clock
+
+
+class Batcher(Generic[In, Out]):
+    """Calls `compute`, in one thread, with up to `max_batch` items; it gives as many answers.
+
+    `observe` is told each batch's size and seconds. An error of `compute` is raised to all who
+    wait for that batch; an item whose asker is gone is left out.
+    """
+
+    def __init__(
+        self,
+        compute: Callable[[Sequence[In]], Sequence[Out]],
+        max_batch: int,
+        max_wait: float,
+        observe: Callable[[int, float], None] = lambda size, seconds: None,
+    ) -> None:
+        self._compute, self._observe = compute, observe
+        self._max_batch, self._max_wait = max_batch, max_wait
+        self._queue: asyncio.Queue[_Waiting[In, Out]] = asyncio.Queue()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="compute")
+
+    @property
+    def waiting(self) -> int:
+        """Items that no batch has taken yet."""
+        return self._queue.qsize()
+
+    async def submit(self, item: In) -> Out:
+        """The answer for an item."""
+        loop = asyncio.get_running_loop()
+        waiting: _Waiting[In, Out] = _Waiting(item, loop.create_future(), loop.time())
+        self._queue.put_nowait(waiting)
+        return await waiting.answer
+
+    async def run(self) -> None:
+        """Compute batches until cancelled."""
+        try:
+            while True:
+                batch = [one for one in await self._gather() if not one.answer.done()]
+                if batch:
+                    await self._answer(batch)
+        finally:
+            self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def _gather(self) -> list[_Waiting[In, Out]]:
+        batch = [await self._queue.get()]
+        until = batch[0].since + self._max_wait
+        while len(batch) < self._max_batch:
+            try:
+                async with asyncio.timeout_at(until):  # what is there already is taken even late
+                    batch.append(await self._queue.get())
+            except TimeoutError:
+                break
+        return batch
+
+    async def _answer(self, batch: Sequence[_Waiting[In, Out]]) -> None:
+        start = time.monotonic()
+        items = [one.item for one in batch]
+        done = asyncio.get_running_loop().run_in_executor(self._thread, self._compute, items)
+        await asyncio.wait([done])
+        self._observe(len(batch), time.monotonic() - start)
+        if error := done.exception():
+            for one in batch:
+                if not one.answer.done():
+                    one.answer.set_exception(error)
+            return
+        for one, answer in zip(batch, done.result(), strict=True):
+            if not one.answer.done():
+                one.answer.set_result(answer)
+
+    def __repr__(self) -> str:
+        return f"<Batcher {self.waiting} waiting, up to {self._max_batch} at once>"

@@ -1,0 +1,51 @@
+"""Who is let in: as many pictures as there is room for, and none any more while draining."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from serve.refusals import RefusedError
+
+RETRY_AFTER = 1  # seconds
+
+
+class Gate:
+    """Counts the pictures in hand, from a request's arrival to its answer.
+
+    So memory is bounded too: by `room` times the largest body.
+    """
+
+    def __init__(self, room: int) -> None:
+        self.room, self.held, self.draining = room, 0, False
+        self._left = asyncio.Event()
+
+    @contextmanager
+    def enter(self, pictures: int = 1) -> Iterator[None]:
+        """Hold places; raises RefusedError at once, 429 where there is no room."""
+        if self.held + pictures > self.room:
+            raise RefusedError(
+                429, "too many pictures in hand; try again soon", retry_after=RETRY_AFTER
+            )
+        self.held += pictures
+        try:
+            yield
+        finally:
+            self.held -= pictures
+            self._left.set()
+
+    def check_open(self) -> None:
+        """Raise RefusedError, 503, while draining."""
+        if self.draining:
+            raise RefusedError(503, "shutting down; ask another server", retry_after=RETRY_AFTER)
+
+    async def drain(self, seconds: float) -> None:
+        """Let nobody in any more; return when all have left, at the latest after that time."""
+        self.draining = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self.held:
+                    self._left.clear()
+                    await self._left.wait()
+
+    def __repr__(self) -> str:
+        return f"<Gate {self.held}/{self.room}{' draining' if self.draining else ''}>"

@@ -31,7 +31,7 @@ from train.settings import PROFILES, Settings
 from train.workers import environments
 
 LONGEST = 40  # words
-STEPS = 6  # of twice the batch, a round
+STEPS = 16  # of twice the batch, a round: all made-up captions, so no size is new after one
 THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
 
 

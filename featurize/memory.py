@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PROC, CGROUP = Path("/proc"), Path("/sys/fs/cgroup")
-LIMIT, USED = "memory.max", "memory.current"  # of cgroup v2; a container sees its own at the root
+# Of cgroup v2, whose root a container sees as its own. Files read before count as used until the
+# memory is wanted for something else.
+LIMIT, USED, STATISTICS = "memory.max", "memory.current", "memory.stat"
 
 
 def available() -> int | None:
@@ -16,13 +18,17 @@ def available() -> int | None:
 
 
 def _of_system() -> Iterator[int]:
-    path = PROC / "meminfo"
-    if path.is_file():
-        for line in path.read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                yield int(line.split()[1]) * 1024
+    if (PROC / "meminfo").is_file():
+        yield _number(PROC / "meminfo", "MemAvailable:") * 1024
 
 
 def _of_container() -> Iterator[int]:
     if (CGROUP / LIMIT).is_file() and (limit := (CGROUP / LIMIT).read_text().strip()) != "max":
-        yield max(0, int(limit) - int((CGROUP / USED).read_text()))
+        used = int((CGROUP / USED).read_text()) - _number(CGROUP / STATISTICS, "inactive_file")
+        yield max(0, int(limit) - used)
+
+
+def _number(table: Path, name: str) -> int:
+    """The number after a name at the start of a line."""
+    lines = (line.split() for line in table.read_text().splitlines())
+    return next(int(words[1]) for words in lines if words[0] == name)

@@ -212,7 +212,8 @@ def test_a_batch_larger_than_memory_is_not_tried(
     (tmp_path / "memory.max").write_text("max\n")
     assert memory.available() == 9999 * 1024
     (tmp_path / "memory.max").write_text("7000000\n")
-    (tmp_path / "memory.current").write_text("3000000\n")
+    (tmp_path / "memory.current").write_text("5000000\n")
+    (tmp_path / "memory.stat").write_text("anon 2500000\ninactive_file 2000000\n")
     assert memory.available() == 4_000_000
     extractor = ResNetExtractor("random:1", SIZE, 12, "float32")  # 3.4 MB for each three
     assert extractor.batch_size == 3

@@ -7,9 +7,17 @@ Shards that are already there for the same pictures and weights are skipped.
 
 import argparse
 import os
+from dataclasses import fields
 from pathlib import Path
 
-from featurize.config import PRECISIONS, RUNTIMES, WEIGHTS_HELP, Config
+from featurize.config import (
+    PRECISION_HELP,
+    PRECISIONS,
+    RUNTIME_HELP,
+    RUNTIMES,
+    WEIGHTS_HELP,
+    Config,
+)
 from pipeline.pachyderm import WORKER_PORT
 
 
@@ -17,7 +25,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the flags."""
     parser.add_argument("--input", type=Path, required=True, help="folder of image shards")
     parser.add_argument("--output", type=Path, required=True, help="folder for feature shards")
-    add_network_flags(parser)
+    _add_network_flags(parser)
     parser.add_argument(
         "--decoders",
         type=int,
@@ -38,7 +46,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_network_flags(parser: argparse.ArgumentParser) -> None:
+def _add_network_flags(parser: argparse.ArgumentParser) -> None:
     """Flags that say which network extracts the features."""
     parser.add_argument(
         "--weights",
@@ -58,29 +66,19 @@ def add_network_flags(parser: argparse.ArgumentParser) -> None:
         "--precision",
         choices=PRECISIONS,
         default=Config.precision,
-        help="of the network's arithmetic; auto: bfloat16 where the GPU or processor has it",
+        help=PRECISION_HELP,
     )
     parser.add_argument(
         "--runtime",
         choices=RUNTIMES,
         default=Config.runtime,
-        help="what calculates; openvino, for processors only, is capstan[openvino]",
+        help=RUNTIME_HELP,
     )
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Run the stage."""
-    config = Config(
-        input=arguments.input,
-        output=arguments.output,
-        weights=arguments.weights,
-        image_size=arguments.image_size,
-        batch_size=arguments.batch_size,
-        precision=arguments.precision,
-        runtime=arguments.runtime,
-        decoders=arguments.decoders,
-        workers=arguments.workers,
-    )
+    config = Config(**{field.name: getattr(arguments, field.name) for field in fields(Config)})
     from featurize.run import featurize, featurize_datums
 
     if arguments.datum_batching and WORKER_PORT in os.environ:

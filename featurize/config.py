@@ -4,12 +4,15 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pipeline.errors import SettingError
 from pipeline.files import sha256_file
 
 DIMENSIONS = 2048  # of a picture's features
 WEIGHTS_HELP = "imagenet, a .weights.h5, .keras or torchvision .npz file, or random:SEED"
+PRECISION_HELP = "of the network's arithmetic; auto: bfloat16 where the GPU or processor has it"
+RUNTIME_HELP = "what calculates; openvino, for processors only, is capstan[openvino]"
 SUFFIXES = (".weights.h5", ".keras", ".npz")
 PRECISIONS = ("auto", "bfloat16", "float32")
 RUNTIMES = ("tensorflow", "openvino")
@@ -43,6 +46,16 @@ class Config:
     def decoding_threads(self) -> int:
         """How many threads decode pictures."""
         return self.decoders or min(8, len(os.sched_getaffinity(0)))
+
+
+def network_identity(weights: str, image_size: int, precision: str, runtime: str) -> dict[str, Any]:
+    """What features are known by before the network is loaded; SettingError without the weights."""
+    return {
+        "weights_source": weights_source(weights),
+        "image_size": image_size,
+        "precision": precision,
+        "runtime": runtime,
+    }
 
 
 def weights_source(weights: str) -> str:

@@ -4,7 +4,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from featurize.config import Config, weights_source
+from featurize.config import Config, network_identity
 from pipeline.errors import DataError, SettingError
 from pipeline.files import data_files, input_directory, output_directory, sha256_file
 from pipeline.shards import read_feature_manifest
@@ -34,12 +34,7 @@ def _tasks(config: Config) -> list[Task]:
     if not tars:
         raise SettingError(f"{config.input}: holds no image shards (.tar); check --input")
     output_directory(config.output)
-    common: dict[str, str | int] = {
-        "weights_source": weights_source(config.weights),
-        "image_size": config.image_size,
-        "precision": config.precision,
-        "runtime": config.runtime,
-    }
+    common = network_identity(config.weights, config.image_size, config.precision, config.runtime)
     return [
         Task(
             tar,

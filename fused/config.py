@@ -2,7 +2,14 @@
 
 from dataclasses import dataclass
 
-from featurize.config import PRECISIONS, RUNTIMES, WEIGHTS_HELP, Config
+from featurize.config import (
+    PRECISION_HELP,
+    PRECISIONS,
+    RUNTIME_HELP,
+    RUNTIMES,
+    WEIGHTS_HELP,
+    Config,
+)
 from ingest.config import Flags, flag
 
 
@@ -15,13 +22,5 @@ class Network(Flags):
         Config.image_size, "side of the network's square input in pixels", 32, 1024
     )
     batch_size: int = flag(Config.batch_size, "pictures that the network is given at once", 1)
-    precision: str = flag(
-        Config.precision,
-        "of its arithmetic; auto: bfloat16 where the GPU or processor has it",
-        choices=PRECISIONS,
-    )
-    runtime: str = flag(
-        Config.runtime,
-        "what calculates; openvino, for processors only, is capstan[openvino]",
-        choices=RUNTIMES,
-    )
+    precision: str = flag(Config.precision, PRECISION_HELP, choices=PRECISIONS)
+    runtime: str = flag(Config.runtime, RUNTIME_HELP, choices=RUNTIMES)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from featurize.config import DIMENSIONS, weights_source
+from featurize.config import DIMENSIONS, network_identity
 from fused.config import Network
 from fused.remote import RemoteExtractor
 from fused.serve import serve
@@ -84,10 +84,7 @@ class FeatureSink:
 
 def feature_sink(network: Network) -> FeatureSink:
     """What a run with this network keeps; SettingError for weights that are not there."""
-    identity = {
-        "weights_source": weights_source(network.weights),
-        "image_size": network.feature_size,
-        "precision": network.precision,
-        "runtime": network.runtime,
-    }
+    identity = network_identity(
+        network.weights, network.feature_size, network.precision, network.runtime
+    )
     return FeatureSink(network, identity)

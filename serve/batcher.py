@@ -5,8 +5,9 @@ The first of a batch waits a little for others; what comes while a batch is comp
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -52,15 +53,23 @@ class Batcher(Generic[In, Out]):
         self._queue.put_nowait(waiting)
         return await waiting.answer
 
-    async def run(self) -> None:
-        """Compute batches until cancelled."""
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Compute batches within the block."""
+        task = asyncio.create_task(self._run())
         try:
-            while True:
-                batch = [one for one in await self._gather() if not one.answer.done()]
-                if batch:
-                    await self._answer(batch)
+            yield
         finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
             self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def _run(self) -> None:
+        while True:
+            batch = [one for one in await self._gather() if not one.answer.done()]
+            if batch:
+                await self._answer(batch)
 
     async def _gather(self) -> list[_Waiting[In, Out]]:
         batch = [await self._queue.get()]

@@ -13,6 +13,7 @@ import tensorflow as tf
 from featurize import processes
 from featurize.processes import Place, places
 from pipeline.errors import SettingError
+from tests.children import workers_of
 from tests.featurize.conftest import SIZE, jpeg, write_images
 
 CORES = frozenset({0, 1, 2, 3})
@@ -56,7 +57,7 @@ def test_killed_process_is_one_line_and_resumed(tmp_path: Path) -> None:
         for line in process.stderr:  # children say when they have loaded the network
             lines.append(line)
             if "extractor:" in line:
-                os.kill(children_of(process.pid)[-1], signal.SIGKILL)
+                os.kill(workers_of(process.pid)[-1], signal.SIGKILL)
                 break
         lines += process.stderr.readlines()
     assert process.returncode == 1
@@ -64,18 +65,6 @@ def test_killed_process_is_one_line_and_resumed(tmp_path: Path) -> None:
     assert "Traceback" not in "".join(lines)
     assert subprocess.run(words, capture_output=True, check=False).returncode == 0
     assert len(contents(tmp_path / "out")) == 4
-
-
-def children_of(parent: int) -> list[int]:
-    """The working processes of a parent, not multiprocessing's own resource tracker."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        status = (folder / "status").read_text() if (folder / "status").exists() else ""
-        if f"\nPPid:\t{parent}\n" in status:
-            arguments = (folder / "cmdline").read_bytes()
-            if b"spawn_main" in arguments:
-                found.append(int(folder.name))
-    return sorted(found)
 
 
 # Where

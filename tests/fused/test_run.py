@@ -23,6 +23,7 @@ from pipeline.shards import (
     read_image_stats,
     read_outcomes,
 )
+from tests.children import workers_of
 from tests.fused.conftest import NETWORK, SIZE
 from tests.ingest.conftest import (
     Capstan,
@@ -102,16 +103,6 @@ def test_what_comes_out_is_what_two_steps_make(
     assert counts["without features"] == failures
 
 
-def children(parent: int) -> list[int]:
-    """The extractor's process and the ingest processes, in the order of their start."""
-    listed = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-    return [
-        int(child)
-        for child in listed
-        if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()
-    ]
-
-
 def has_ended(process: int) -> bool:
     status = Path(f"/proc/{process}/stat")
     return not status.exists() or "Z" in status.read_text()
@@ -153,7 +144,7 @@ def test_a_run_killed_as_a_whole_and_then_in_its_extractor_goes_on(
 
     with start(settings, "--in-flight", "4") as running:
         web.wait_for(29 + len(rows) - len(first) - 1)
-        extractor, ingest = children(running.pid)
+        extractor, ingest = workers_of(running.pid)
         os.kill(extractor, signal.SIGKILL)
         said = running.communicate()[1].splitlines()
     assert running.returncode == 1
@@ -180,7 +171,7 @@ def test_no_process_outlives_its_parent(
 ) -> None:
     with start(settings) as killed:
         web.wait_for(len(rows))
-        started = children(killed.pid)
+        started = workers_of(killed.pid)
         killed.kill()
         killed.communicate()  # returns when all have closed their end too
     assert len(started) == 2

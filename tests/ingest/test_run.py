@@ -11,6 +11,7 @@ from benchmarks.web import Fault, Web
 from ingest.chunks import find_chunks
 from ingest.config import Settings
 from ingest.spool import Spool
+from tests.children import workers_of
 from tests.ingest.conftest import (
     Capstan,
     all_faults,
@@ -53,16 +54,6 @@ def test_a_run_says_what_it_did_and_does_nothing_twice(
     assert (files(settings.output), len(web.log)) == (before, asked)
 
 
-def children(parent: int) -> list[int]:
-    """The worker processes of a run."""
-    listed = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-    return [
-        int(child)
-        for child in listed
-        if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()
-    ]
-
-
 def start(settings: Settings, *more: str) -> subprocess.Popen[str]:
     words = capstan_command(*command(settings, *more))
     return subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
@@ -76,7 +67,7 @@ def test_a_killed_run_goes_on_from_the_rows_it_had(
     write_chunk(settings, "cc.tsv/0", [*rows[:10], stalled, *rows[10:]])
     with start(settings, "--in-flight", "4") as killed:
         web.wait_for(25)
-        (child,) = children(killed.pid)
+        (child,) = workers_of(killed.pid)
         killed.kill()
         killed.communicate()  # returns when the child has closed its end too
     assert not Path(f"/proc/{child}").exists() or "Z" in Path(f"/proc/{child}/stat").read_text()
@@ -106,7 +97,7 @@ def test_a_process_that_dies_fails_the_run_and_can_be_taken_up(
     write_chunk(settings, "0", [("a", web.url("wide.jpg", Fault.STALLED))])
     with start(settings) as running:
         web.wait_for(1)
-        (child,) = children(running.pid)
+        (child,) = workers_of(running.pid)
         os.kill(child, signal.SIGKILL)
         _, said = running.communicate()
     assert running.returncode == 1
@@ -118,7 +109,7 @@ def test_an_interrupted_run_says_how_to_go_on(web: Web, settings: Settings) -> N
     write_chunk(settings, "0", [("a", web.url("wide.jpg", Fault.STALLED))])
     with start(settings) as running:
         web.wait_for(1)
-        (child,) = children(running.pid)
+        (child,) = workers_of(running.pid)
         running.send_signal(signal.SIGINT)
         _, said = running.communicate()
     assert running.returncode == 130

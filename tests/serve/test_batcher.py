@@ -2,8 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Sequence
 
 import pytest
 
@@ -26,17 +25,6 @@ class Doubler:
         return [2 * number for number in numbers]
 
 
-@asynccontextmanager
-async def running(batcher: Batcher[int, int]) -> AsyncIterator[None]:
-    task = asyncio.create_task(batcher.run())
-    try:
-        yield
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-
-
 async def submit(batcher: Batcher[int, int], numbers: Sequence[int]) -> list[asyncio.Task[int]]:
     """Submit numbers; return when all of them wait, or are being computed."""
     tasks = [asyncio.create_task(batcher.submit(number)) for number in numbers]
@@ -51,7 +39,7 @@ async def begun(double: Doubler) -> None:
 async def test_what_comes_while_a_batch_is_computed_is_the_next() -> None:
     double = Doubler()
     batcher = Batcher(double, max_batch=4, max_wait=0.0)
-    async with running(batcher):
+    async with batcher.running():
         first = await submit(batcher, [1])
         await begun(double)
         others = await submit(batcher, range(2, 12))
@@ -65,7 +53,7 @@ async def test_a_full_batch_does_not_wait() -> None:
     double, seen = Doubler(), []
     double.go.set()
     batcher = Batcher(double, 3, max_wait=600.0, observe=lambda size, _: seen.append(size))
-    async with running(batcher):
+    async with batcher.running():
         tasks = await submit(batcher, [1, 2, 3])
         assert await asyncio.gather(*tasks) == [2, 4, 6]
     assert seen == [3]
@@ -75,7 +63,7 @@ async def test_an_error_is_raised_to_its_batch_only() -> None:
     double = Doubler()
     double.go.set()
     batcher = Batcher(double, max_batch=2, max_wait=600.0)
-    async with running(batcher):
+    async with batcher.running():
         tasks = await submit(batcher, [1, 0, 3, 4])
         answers = await asyncio.gather(*tasks, return_exceptions=True)
     assert [str(answer) for answer in answers] == ["a zero", "a zero", "6", "8"]
@@ -84,7 +72,7 @@ async def test_an_error_is_raised_to_its_batch_only() -> None:
 async def test_who_has_left_is_not_computed_for() -> None:
     double = Doubler()
     batcher = Batcher(double, max_batch=2, max_wait=0.0)
-    async with running(batcher):
+    async with batcher.running():
         (first,) = await submit(batcher, [1])
         await begun(double)
         gone, gone_too, patient = await submit(batcher, [2, 3, 4])

@@ -18,6 +18,7 @@ import pytest
 
 from pipeline.cli import main
 from pipeline.errors import CapstanError, SettingError
+from tests.children import children_of
 from train import workers
 from train.command import _command, configure
 from train.history import CHECKPOINTS
@@ -207,12 +208,6 @@ def test_no_worker_outlives_its_supervisor(tmp_path: Path, number: signal.Signal
         for child in children:
             assert select.select([child], [], [], 10)[0], "still there"
             os.close(child)
-
-
-def children_of(process: int) -> list[int]:
-    return [
-        int(word) for word in Path(f"/proc/{process}/task/{process}/children").read_text().split()
-    ]
 
 
 # Real ones

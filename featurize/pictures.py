@@ -30,10 +30,16 @@ def decode(data: bytes, image_size: int) -> NDArray[np.uint8] | Failure:
         return Failure(Reason.CORRUPT_IMAGE)
 
 
-def _middle(picture: Image.Image, side: int) -> Image.Image:
-    shorter = min(picture.size)
+def scaled(size: tuple[int, int], side: int) -> tuple[int, int]:
+    """The width and height to which a picture is brought before its middle is cut out."""
+    shorter = min(size)
     wanted = min(max(shorter, side), math.floor(side * CROP_MARGIN))
-    width, height = (max(side, round(length * wanted / shorter)) for length in picture.size)
+    width, height = (max(side, round(length * wanted / shorter)) for length in size)
+    return width, height
+
+
+def _middle(picture: Image.Image, side: int) -> Image.Image:
+    width, height = scaled(picture.size, side)
     if (width, height) != picture.size:
         picture = picture.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3.0)
     left, top = (width - side) // 2, (height - side) // 2

@@ -26,7 +26,7 @@ class Reason(StrEnum):
     CLIENT_ERROR = "client_error"  # any other 4xx
     SERVER_ERROR = "server_error"  # 5xx
     UNEXPECTED_STATUS = "unexpected_status"  # a final answer that is neither 2xx, 4xx nor 5xx
-    OPTED_OUT = "opted_out"  # X-Robots-Tag: noai or noimageai
+    OPTED_OUT = "opted_out"  # X-Robots-Tag: noai or noimageai; Content-Usage: train-ai=n
     EMPTY_BODY = "empty_body"
     TOO_LARGE = "too_large"  # more bytes than allowed
     NOT_AN_IMAGE = "not_an_image"  # no allowed image format
@@ -161,11 +161,14 @@ EXAMPLE_SCHEMA = pa.schema(
 )
 
 
-# What a run and a model say of themselves: `run.json` and `metrics.json`, and their version.
+# What runs, models, their scores and captions say of themselves: `run.json`, `model.json`,
+# `metrics.json`, a picture's `NAME.json`; and their version.
 
 RUN_FORMAT = "capstan-run"
+MODEL_FORMAT = "capstan-model"
 METRICS_FORMAT = "capstan-metrics"
-RUN_VERSION = METRICS_VERSION = 1
+PREDICTION_FORMAT = "capstan-prediction"
+RUN_VERSION = MODEL_VERSION = METRICS_VERSION = PREDICTION_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)

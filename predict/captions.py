@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featurize.pictures import decode
+from featurize.pictures import decode, scaled
 from ingest.config import Pictures
 from ingest.images import check_decoders, prepare
 from pipeline.cli import import_tensorflow
@@ -21,6 +21,14 @@ if TYPE_CHECKING:
 
 Pixels = NDArray[np.uint8]  # (S, S, 3), RGB
 Captions = tuple["Caption", ...]  # of one picture, best first
+
+
+@dataclass(frozen=True)
+class View:
+    """A picture as the model sees it, and which part of the whole, upright one that is."""
+
+    pixels: Pixels
+    share: tuple[float, float]  # of the width and of the height: the middle, sides are cut off
 
 
 @dataclass(frozen=True)
@@ -37,8 +45,9 @@ class Settings:
 class Predictor:
     """A captioner and the extractor that it was trained with, loaded once.
 
-    `pixels` may be called in any thread, `captions` in one at a time. Raises SettingError for a
-    model that is not there or weights that are not its own, DataError for a damaged one.
+    `pixels` and `look` may be called in any thread, the others in one at a time. Raises
+    SettingError for a model that is not there or weights that are not its own, DataError for a
+    damaged one.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -78,12 +87,22 @@ class Predictor:
 
     def pixels(self, data: bytes) -> Pixels | Failure:
         """The same path as in training: re-encoded as in a shard, then decoded and cropped."""
+        view = self.look(data)
+        return view if isinstance(view, Failure) else view.pixels
+
+    def look(self, data: bytes) -> View | Failure:
+        """The same, and what was cut off."""
         if not data:
             return Failure(Reason.EMPTY_BODY)
         image = prepare(data, Pictures())
         if isinstance(image, Failure):
             return image
-        return decode(image.data, self._captioner.extractor.image_size)
+        side = self._captioner.extractor.image_size
+        pixels = decode(image.data, side)
+        if isinstance(pixels, Failure):
+            return pixels
+        width, height = scaled((image.width, image.height), side)
+        return View(pixels, (side / width, side / height))
 
     def captions(self, pixels: Sequence[Pixels]) -> list[Captions]:
         """The captions of each picture, any number of them."""
@@ -92,11 +111,22 @@ class Predictor:
         found = self._captioner.captions(self._extractor.extract(np.stack(pixels)))
         return [captions[: self._top] for captions in found]
 
+    def word_log_probabilities(self, pixels: Sequence[Pixels], caption: str) -> NDArray[np.float32]:
+        """How probable the words of one caption are for each picture: (pictures, words + 1).
+
+        In nats, of each word given those before, then of the end.
+        """
+        return self._captioner.word_log_probabilities(
+            self._extractor.extract(np.stack(pixels)), caption
+        )
+
     def warm_up(self) -> None:
         """Caption empty pictures, one and then many: all that is slow at first is behind it."""
         side = self._captioner.extractor.image_size
+        empty = np.zeros((side, side, 3), np.uint8)
         for count in (1, self.batch_size):
-            self.captions([np.zeros((side, side, 3), np.uint8)] * count)
+            self.captions([empty] * count)
+        self.word_log_probabilities([empty], "")
 
 
 def _top(wanted: int | None, beam: int) -> int:

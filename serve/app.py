@@ -1,6 +1,7 @@
 """The web application: all routes, and what is done around each of them."""
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
@@ -9,10 +10,13 @@ from aiohttp import hdrs, web
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from predict.captions import said
-from serve import kserve, tensorflow_serving
+from serve import explain as explanations
+from serve import kserve, page, tensorflow_serving
 from serve.bodies import read_picture
 from serve.refusals import RefusedError
 from serve.service import Service
+
+logger = logging.getLogger(__name__)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 CLIENT_IS_GONE = 499  # as others count it; nobody reads it
@@ -32,7 +36,9 @@ def make_app(service: Service) -> web.Application:
         [
             web.get("/healthz", kserve.live),
             web.get("/metrics", partial(metrics, service)),
+            web.get("/", page.handler(service.limits)),
             web.post("/caption", partial(caption, service)),
+            web.post("/explain", partial(explain, service)),
             *tensorflow_serving.routes(service),
             *kserve.routes(service),
         ]
@@ -44,7 +50,16 @@ async def caption(service: Service, request: web.Request) -> web.Response:
     """The captions of one picture, sent as it is or in a form."""
     picture = await read_picture(request, service)
     (captions,) = await service.caption([picture], ["the picture"])
-    return web.json_response({**said(captions), **service.description})
+    words = explanations.words_said(captions[0]) if captions else {}
+    return web.json_response({**said(captions), **words, **service.description})
+
+
+async def explain(service: Service, request: web.Request) -> web.Response:
+    """The best caption of one picture, and which part of it each word leaned on."""
+    with service.explain_gate.enter():
+        picture = await read_picture(request, service)
+        found = await service.explain(picture, "the picture")
+    return web.json_response({**explanations.said(found), **service.description})
 
 
 async def metrics(service: Service, request: web.Request) -> web.Response:
@@ -85,6 +100,9 @@ async def _respond(service: Service, request: web.Request, handler: Handler) -> 
         allow = {name: value for name, value in error.headers.items() if name == hdrs.ALLOW}
         message = f"{request.method} {request.path}: {error.reason}"
         return web.json_response({"error": message}, status=error.status, headers=allow)
+    except Exception:  # whatever it is, a client that reads JSON gets JSON
+        logger.exception("%s %s failed", request.method, request.path)
+        return web.json_response({"error": "a fault of the server; its log tells"}, status=500)
 
 
 def _refusal(error: RefusedError) -> web.Response:

@@ -9,10 +9,13 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 In = TypeVar("In")
 Out = TypeVar("Out")
+T = TypeVar("T")
+SHARE = 8  # of the thread's time, one part in so many is for other things than batches
+QUIET = 0.25  # seconds; when there was no batch for so long, all of it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,7 @@ class Batcher(Generic[In, Out]):
         self._compute, self._observe = compute, observe
         self._max_batch, self._max_wait = max_batch, max_wait
         self._queue: asyncio.Queue[_Waiting[In, Out]] = asyncio.Queue()
+        self._latest = -QUIET  # when the latest batch was done
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="compute")
 
     @property
@@ -52,6 +56,27 @@ class Batcher(Generic[In, Out]):
         waiting: _Waiting[In, Out] = _Waiting(item, loop.create_future(), loop.time())
         self._queue.put_nowait(waiting)
         return await waiting.answer
+
+    async def between(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Run something else in the same thread, between two batches, and rest after it.
+
+        So what comes here in pieces, one after another, has but one part in `SHARE` of the time,
+        unless there are no batches anyway.
+        """
+        answer, start, end = await asyncio.get_running_loop().run_in_executor(
+            self._thread, _timed, function, *arguments
+        )
+        if start < self._latest + QUIET:
+            self._latest = max(self._latest, end)  # meanwhile there could be no batch
+        await self._rest(end + (SHARE - 1) * (end - start))
+        return answer
+
+    async def _rest(self, until: float) -> None:
+        while True:  # with each batch the time that is quiet begins anew
+            seconds = min(until, self._latest + QUIET) - time.monotonic()
+            if seconds <= 0:
+                return
+            await asyncio.sleep(seconds)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -87,7 +112,8 @@ class Batcher(Generic[In, Out]):
         items = [one.item for one in batch]
         done = asyncio.get_running_loop().run_in_executor(self._thread, self._compute, items)
         await asyncio.wait([done])
-        self._observe(len(batch), time.monotonic() - start)
+        self._latest = time.monotonic()
+        self._observe(len(batch), self._latest - start)
         if error := done.exception():
             for one in batch:
                 if not one.answer.done():
@@ -99,3 +125,8 @@ class Batcher(Generic[In, Out]):
 
     def __repr__(self) -> str:
         return f"<Batcher {self.waiting} waiting, up to {self._max_batch} at once>"
+
+
+def _timed(function: Callable[..., T], *arguments: Any) -> tuple[T, float, float]:
+    start = time.monotonic()
+    return function(*arguments), start, time.monotonic()

@@ -1,8 +1,10 @@
 """Serve captions over HTTP: one model, loaded once; requests are computed in batches.
 
-Three ways to ask, all on one port: POST /caption with a picture as the body or in a form; the REST
-interface of TensorFlow Serving (POST /v1/models/capstan:predict); and KServe's Open Inference
-Protocol (POST /v2/models/capstan/infer). GET /v2/health/ready, /healthz and /metrics are for those
+GET / is a page to drop pictures on. Three ways for programs to ask, all on one port: POST /caption
+with a picture as the body or in a form; the REST interface of TensorFlow Serving
+(POST /v1/models/capstan:predict); and KServe's Open Inference Protocol
+(POST /v2/models/capstan/infer). POST /explain, asked like /caption, tells which part of the picture
+each word leaned on. GET /v2/health/ready, /healthz and /metrics are for those
 who run it. When too many pictures are in hand it answers 429 at once; at SIGTERM it answers what it
 has taken and ends.
 """

@@ -18,6 +18,7 @@ class Limits:
     max_batch: int = 32  # pictures computed at once
     max_wait: float = 0.010  # seconds that a batch's first picture waits for others
     queue: int = 128  # pictures in hand at a time, those being computed among them
+    explanations: int = 2  # of them those to explain; one at a time is computed
     max_pictures: int = 32  # of one request
     max_bytes: int = 16 << 20  # of one request's body
     timeout: float = 30.0  # seconds to read a request, and again to answer it
@@ -27,6 +28,8 @@ class Limits:
             if getattr(self, name) < 1:
                 flag = name.replace("_", "-")
                 raise SettingError(f"--{flag} {getattr(self, name)}: give at least 1")
+        if self.explanations < 0:
+            raise SettingError(f"--explanations {self.explanations}: give 0 or more")
         if self.timeout <= 0:
             raise SettingError(f"--timeout {self.timeout:g}s: give more than 0")
         if self.queue < self.max_pictures:
@@ -43,6 +46,13 @@ class Limits:
             ("--max-batch", int, cls.max_batch, "pictures computed at once"),
             ("--max-wait", duration, "10ms", "time that a picture waits for others to join it"),
             ("--queue", int, cls.queue, "pictures in hand, above which requests get 429"),
+            (
+                "--explanations",
+                int,
+                cls.explanations,
+                "pictures in hand to explain (50 times the work of a caption), above which such "
+                "requests get 429; 0 for none at all",
+            ),
             ("--max-pictures", int, cls.max_pictures, "pictures of one request"),
             ("--max-bytes", int, cls.max_bytes, "bytes of one request's body"),
             ("--timeout", duration, "30s", "time to read a request, and again to answer it"),

@@ -15,8 +15,9 @@ class Gate:
     So memory is bounded too: by `room` times the largest body.
     """
 
-    def __init__(self, room: int) -> None:
+    def __init__(self, room: int, retry_after: int = RETRY_AFTER) -> None:
         self.room, self.held, self.draining = room, 0, False
+        self._retry_after = retry_after  # seconds
         self._left = asyncio.Event()
 
     @contextmanager
@@ -24,7 +25,7 @@ class Gate:
         """Hold places; raises RefusedError at once, 429 where there is no room."""
         if self.held + pictures > self.room:
             raise RefusedError(
-                429, "too many pictures in hand; try again soon", retry_after=RETRY_AFTER
+                429, "too many pictures in hand; try again soon", retry_after=self._retry_after
             )
         self.held += pictures
         try:

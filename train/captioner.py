@@ -8,18 +8,17 @@ from typing import Any
 
 import keras
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.errors import DataError
-from pipeline.files import atomic_path, read_json, write_json
-from pipeline.records import Extractor
+from pipeline.files import atomic_path, read_json, sha256_file, write_json
+from pipeline.records import MODEL_FORMAT, MODEL_VERSION, Extractor
 from train.decode import NEVER, Decoder
+from train.forced import Score, word_scorer
 from train.search import Search
 from train.settings import DESCRIPTION, NETWORK, VOCABULARY
 from train.vocabulary import Vocabulary, read_vocabulary, write_vocabulary
-
-FORMAT = "capstan-model"
-VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -46,6 +45,10 @@ class Captioner:
     def _decoder(self) -> Callable[[Search], Decoder]:
         return cache(lambda search: Decoder(self.network, self.max_length, search))
 
+    @cached_property
+    def _scorer(self) -> Score:
+        return word_scorer(self.network)
+
     @property
     def feature_size(self) -> int:
         """Length of the feature vectors it reads."""
@@ -58,11 +61,7 @@ class Captioner:
 
         There are as many as the search's beam is wide, or fewer where no more can be said.
         """
-        if features.ndim != 2 or features.shape[1] != self.feature_size:
-            raise DataError(
-                f"features of shape {features.shape}, but this model reads N x "
-                f"{self.feature_size}; featurize with {self.extractor}"
-            )
+        self._check(features)
         found = self._decoder(search or self.search)(features)
         return [
             tuple(
@@ -72,6 +71,23 @@ class Captioner:
             )
             for of_picture in zip(*found, strict=True)
         ]
+
+    def word_log_probabilities(self, features: NDArray[Any], text: str) -> NDArray[np.float32]:
+        """How probable a caption's words are for each feature vector (B x D): B x (words + 1).
+
+        In nats, of each word given those before, then of the end, as in `Caption`; -inf for words
+        that are not in the vocabulary.
+        """
+        self._check(features)
+        words = self.vocabulary.encode([pa.array([text] if text else [], pa.string())]).words
+        return self._scorer(features, words)
+
+    def _check(self, features: NDArray[Any]) -> None:
+        if features.ndim != 2 or features.shape[1] != self.feature_size:
+            raise DataError(
+                f"features of shape {features.shape}, but this model reads N x "
+                f"{self.feature_size}; featurize with {self.extractor}"
+            )
 
     def _caption(self, words: NDArray[np.int32], log_probabilities: NDArray[np.float32]) -> Caption:
         said = words[1 : np.count_nonzero(words)]
@@ -91,12 +107,13 @@ def save_network(directory: Path, captioner: Captioner) -> None:
 def save_description(directory: Path, captioner: Captioner, more: Mapping[str, Any]) -> None:
     """Write `model.json`, which makes the folder a whole model; `more` is kept beside."""
     description = {
-        "format": FORMAT,
-        "version": VERSION,
+        "format": MODEL_FORMAT,
+        "version": MODEL_VERSION,
         "extractor": asdict(captioner.extractor),
         "cleaning": captioner.cleaning,
         "max_length": captioner.max_length,
         "search": asdict(captioner.search),
+        "files": {name: sha256_file(directory / name) for name in (NETWORK, VOCABULARY)},
         **more,
     }
     write_json(directory / DESCRIPTION, description)
@@ -110,7 +127,7 @@ def read_description(directory: Path) -> dict[str, Any]:
                 f"{directory / name}: missing; a model is {NETWORK}, {VOCABULARY} and "
                 f"{DESCRIPTION} together: copy it whole, or run `capstan train` again"
             )
-    return read_json(directory / DESCRIPTION, FORMAT, VERSION)
+    return read_json(directory / DESCRIPTION, MODEL_FORMAT, MODEL_VERSION)
 
 
 def load_captioner(directory: Path) -> Captioner:

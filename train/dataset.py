@@ -6,9 +6,11 @@ sees what an uninterrupted one would have seen.
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -44,6 +46,7 @@ class Corpus:
     arrays: tuple[NDArray[np.float16], ...]  # each N x D, memory-mapped
     tables: tuple[Path | pa.Table, ...]  # of EXAMPLE_SCHEMA, one for each array
     places: NDArray[np.void]  # of PLACE, one for each example
+    shards: tuple[dict[str, Any], ...] = ()  # of `_shard_record`, for those who ask what it was
 
     def __len__(self) -> int:
         return len(self.places)
@@ -116,7 +119,19 @@ def load_corpus(directory: Path, check: bool = True) -> Corpus:
     if len(sizes) > 1:
         raise DataError(f"{directory}: features of sizes {sorted(sizes)}; featurize all again")
     places = find_places([shard.examples for shard in shards])
-    return Corpus(shards[0].extractor, shards[0].cleaning, arrays, tuple(paths), places)
+    records = tuple(map(_shard_record, paths, shards)) if check else ()
+    return Corpus(shards[0].extractor, shards[0].cleaning, arrays, tuple(paths), places, records)
+
+
+def _shard_record(path: Path, shard: TrainingShard) -> dict[str, Any]:
+    """What a model keeps of a shard that it was trained on: hashes, and examples of each split."""
+    counts = Counter(shard.examples["split"].to_pylist())
+    return {
+        "chunk": shard.chunk,
+        "sha256": sha256_file(path),
+        "npy_sha256": shard.npy_sha256,
+        "examples": {split: counts[split] for split in SPLITS},
+    }
 
 
 def find_places(tables: Sequence[pa.Table]) -> NDArray[np.void]:

@@ -44,9 +44,7 @@ class Stepper:
         self._text = model.get_layer("text") if "text" in names else None
         self._head = [model.get_layer(name) for name in ("hidden", "logits") if name in names]
         self.feature_size = int(model.inputs[0].shape[1])
-        banned = np.zeros(model.output.shape[-1], np.float32)
-        banned[[PAD, START, UNKNOWN]] = NEVER
-        self._banned = tf.constant(banned)
+        self._banned = unsayable(model.output.shape[-1])
 
     def start(self, features: tf.Tensor) -> State:
         """State before the first word, from features [B, D]."""
@@ -67,6 +65,13 @@ class Stepper:
         for layer in self._head:
             output = layer(output)
         return (image, *decoder, *language), tf.nn.log_softmax(output + self._banned)
+
+
+def unsayable(vocabulary: int) -> tf.Tensor:
+    """What is added to scores [V]: -inf for the specials that no caption holds, 0 for all else."""
+    banned = np.zeros(vocabulary, np.float32)
+    banned[[PAD, START, UNKNOWN]] = NEVER
+    return tf.constant(banned)
 
 
 class Captions(NamedTuple):

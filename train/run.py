@@ -73,6 +73,7 @@ def _finish(
             | {"embedding": model.get_layer("embedding").output_dim},
             "settings": asdict(plan.settings),
             "best_epoch": history.best,
+            "shards": corpus.shards,
         },
     )
     shutil.rmtree(plan.output / CHECKPOINTS, ignore_errors=True)

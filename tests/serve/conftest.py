@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from aiohttp import ClientSession
 from aiohttp.test_utils import TestClient, TestServer
+from numpy.typing import NDArray
 
 from pipeline.records import Failure
-from predict.captions import Captions, Pixels, Predictor, Settings
+from predict.captions import Captions, Pixels, Predictor, Settings, View
 from serve.app import make_app
 from serve.config import Limits
 from serve.service import Model, Service
@@ -38,6 +39,15 @@ class Held:
     def pixels(self, data: bytes) -> Pixels | Failure:
         """One black pixel."""
         return np.zeros((1, 1, 3), np.uint8)
+
+    def look(self, data: bytes) -> View | Failure:
+        """All of it."""
+        pixels = self.pixels(data)
+        return pixels if isinstance(pixels, Failure) else View(pixels, (1.0, 1.0))
+
+    def word_log_probabilities(self, pixels: Sequence[Pixels], caption: str) -> NDArray[np.float32]:
+        """Half a nat each."""
+        return np.full((len(pixels), len(caption.split()) + 1), -0.5, np.float32)
 
     def captions(self, pixels: Sequence[Pixels]) -> list[Captions]:
         """The same for all."""
@@ -67,8 +77,10 @@ async def start() -> AsyncIterator[Start]:
 
 @pytest.fixture(scope="session")
 def predictor(model: Path) -> Predictor:
-    """The real model."""
-    return Predictor(Settings(model, top=2))
+    """The real model, searched so that even this one finds words."""
+    return Predictor(
+        Settings(model, top=2, search={"beam": 6, "length_penalty": 20.0, "no_repeat": 2})
+    )
 
 
 @pytest.fixture

@@ -2,11 +2,13 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Sequence
 
 import pytest
 
-from serve.batcher import Batcher
+import serve.batcher
+from serve.batcher import SHARE, Batcher
 
 
 class Doubler:
@@ -67,6 +69,43 @@ async def test_an_error_is_raised_to_its_batch_only() -> None:
         tasks = await submit(batcher, [1, 0, 3, 4])
         answers = await asyncio.gather(*tasks, return_exceptions=True)
     assert [str(answer) for answer in answers] == ["a zero", "a zero", "6", "8"]
+
+
+@pytest.mark.parametrize("seconds", [0.01, 0.3], ids=["short", "longer than QUIET"])
+async def test_other_things_rest_while_there_are_batches(
+    monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    monkeypatch.setattr(serve.batcher, "SHARE", 3)
+    double = Doubler()
+    double.go.set()
+    batcher = Batcher(double, max_batch=1, max_wait=0.0)
+    spans: list[tuple[float, float]] = []
+
+    def other() -> None:
+        start = time.monotonic()
+        threading.Event().wait(seconds)  # it is work
+        spans.append((start, time.monotonic()))
+
+    async def others() -> None:
+        await batcher.between(other)
+        await batcher.between(other)
+
+    async with batcher.running():
+        await batcher.submit(1)
+        task = asyncio.create_task(others())
+        while len(spans) < 2:
+            await batcher.submit(1)
+        task.cancel()
+    (start, end), (following, _) = spans
+    assert following - end >= 2 * (end - start) * 0.9
+
+
+async def test_other_things_do_not_rest_where_there_are_no_batches() -> None:
+    batcher = Batcher(Doubler(), max_batch=1, max_wait=0.0)
+    async with batcher.running():
+        start = time.monotonic()
+        assert await batcher.between(lambda: threading.Event().wait(0.1)) is False
+        assert time.monotonic() - start < SHARE * 0.1
 
 
 async def test_who_has_left_is_not_computed_for() -> None:

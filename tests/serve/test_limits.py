@@ -149,6 +149,7 @@ async def test_draining_does_not_last_for_ever(start: Start) -> None:
     [
         ({"max_batch": 0}, "--max-batch 0: give at least 1"),
         ({"max_bytes": -1}, "--max-bytes -1: give at least 1"),
+        ({"explanations": -1}, "--explanations -1: give 0 or more"),
         ({"timeout": 0.0}, "--timeout 0s: give more than 0"),
         ({"queue": 8}, "--queue 8: a request may have 32 pictures; .* or --max-pictures 8"),
     ],
@@ -179,6 +180,7 @@ async def test_a_model_that_fails_does_not_end_the_server(start: Start) -> None:
     client, service = await start(failing, Limits())
     async with client.post("/caption", data=b"a picture") as response:
         assert response.status == 500
+        assert await response.json() == {"error": "a fault of the server; its log tells"}
     assert (await ask(client))[0] == 200
     assert service.gate.held == 0
     assert await metric(client, 'capstan_requests_total{endpoint="/caption",status="5xx"}') == 1

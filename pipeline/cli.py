@@ -49,6 +49,7 @@ COMMANDS = {
     "serve": Command("serve.command", "caption pictures over HTTP", "serve"),
     "run": Command("dryrun.command", "run all pipelines on this machine", "run"),
     "report": Command("report.command", "draw a run as one HTML file", "report"),
+    "trace": Command("lineage.command", "where a row, a caption or a model came from", "run"),
     "demo": Command("demo.command", "the whole road on generated pictures, offline", "demo"),
 }
 

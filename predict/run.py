@@ -1,5 +1,6 @@
 """What `capstan predict` does: read pictures batch by batch, caption them, print or write that."""
 
+import hashlib
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,12 +13,9 @@ from ingest.config import Web
 from pipeline.errors import DataError, SettingError
 from pipeline.files import atomic_write, data_files, input_directory, output_directory, write_json
 from pipeline.progress import Progress
-from pipeline.records import Failure, Reason
+from pipeline.records import PREDICTION_FORMAT, PREDICTION_VERSION, Failure, Reason
 from predict.captions import Captions, Predictor, Settings, said
 from predict.sources import Source, find, read
-
-FORMAT = "capstan-prediction"
-VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -27,22 +25,24 @@ class Prediction:
     source: Source
     captions: Captions = ()
     reason: Reason | None = None
+    sha256: str | None = None  # of the picture's bytes as they came
 
 
 def predict(predictor: Predictor, sources: Sequence[Source], web: Web) -> Iterator[Prediction]:
     """Caption pictures in order; what is no picture gets a reason."""
     for start in range(0, len(sources), predictor.batch_size):
         batch = sources[start : start + predictor.batch_size]
+        pictures = read(batch, web)
         pixels = [
-            each if isinstance(each, Failure) else predictor.pixels(each)
-            for each in read(batch, web)
+            each if isinstance(each, Failure) else predictor.pixels(each) for each in pictures
         ]
         captions = iter(predictor.captions([one for one in pixels if not isinstance(one, Failure)]))
-        for source, one in zip(batch, pixels, strict=True):
+        for source, data, one in zip(batch, pictures, pixels, strict=True):
+            sha256 = None if isinstance(data, Failure) else hashlib.sha256(data).hexdigest()
             if isinstance(one, Failure):
-                yield Prediction(source, reason=one.reason)
+                yield Prediction(source, reason=one.reason, sha256=sha256)
             else:
-                yield Prediction(source, next(captions))
+                yield Prediction(source, next(captions), sha256=sha256)
 
 
 def print_captions(settings: Settings, words: Sequence[str], web: Web, as_json: bool) -> None:
@@ -109,9 +109,10 @@ def predict_folder(settings: Settings, source: Path, output: Path) -> None:
 def _entry(name: str, prediction: Prediction, description: Mapping[str, Any]) -> dict[str, Any]:
     """What is told of a picture in JSON."""
     return {
-        "format": FORMAT,
-        "version": VERSION,
+        "format": PREDICTION_FORMAT,
+        "version": PREDICTION_VERSION,
         "file": name,
+        "sha256": prediction.sha256,
         **said(prediction.captions),
         "reason": prediction.reason,
         **description,

@@ -13,6 +13,7 @@ import pytest
 from benchmarks.web import Fault, Web
 from ingest.config import Web as WebSettings
 from pipeline.errors import SettingError
+from pipeline.files import sha256_file
 from predict.captions import Predictor, Settings
 from predict.run import predict, predict_folder, print_captions
 from tests.predict.conftest import WEIGHTS, png
@@ -43,6 +44,7 @@ def test_folder_becomes_captions_beside_descriptions(
     entry = json.loads((out / "1.png.json").read_text())
     assert entry["caption"] == (out / "1.png.txt").read_text().strip()
     assert entry["file"] == "holiday/1.png"
+    assert entry["sha256"] == sha256_file(pictures / "holiday" / "1.png")
     assert entry["log_probability"] < 0
     assert entry["alternatives"] == []
     assert entry["search"] == {"beam": 3, "length_penalty": 0.7, "no_repeat": 5}
@@ -112,6 +114,7 @@ def test_json_lines_of_files_and_urls(model: Path, pictures: Path) -> None:
         assert len(entry["alternatives"]) == (entry["reason"] is None)
         assert entry["extractor"]["weights"] == WEIGHTS
         assert len(entry["model_sha256"]) == 64
+        assert (entry["sha256"] is None) == (entry["reason"] == "not_found")
     assert entries[1]["caption"] == entries[5]["caption"]  # the same picture
     (other,) = entries[1]["alternatives"]
     assert 0 > entries[1]["log_probability"] >= other["log_probability"]

@@ -1,0 +1,1 @@
+"""Where rows, captions and models come from, each hop held against the hashes on record."""

@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 CODE := pipeline ingest featurize train fused predict serve dryrun lineage report demo benchmarks tests
 
-.PHONY: help demo test lint types bench bench-featurize clean
+.PHONY: help demo test lint types bench bench-featurize bench-ingest clean
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
 
@@ -34,10 +34,13 @@ types: $(READY) ## mypy, strict
 bench-featurize: $(READY) ## speed of featurize beside Keras and PyTorch (gigabytes, the first time)
 	@$(BIN)/python -m benchmarks.featurize --peer $(BENCH_FLAGS)
 
+bench-ingest: $(READY) ## speed of ingest beside img2dataset (needs nginx-light and Python 3.12)
+	@$(BIN)/python -m benchmarks.ingest kept new-connections tls tls-new resized $(BENCH_FLAGS)
+
 bench: $(READY) ## speed benchmarks of training and captioning, a quarter of an hour
 	@$(BIN)/python -m benchmarks.train
 	@$(BIN)/python -m benchmarks.generate
 	@$(BIN)/python -m benchmarks.scaling
 
 clean: ## remove the environment and all runs
-	rm -rf $(VENV) .venv-peer runs build *.egg-info
+	rm -rf $(VENV) .venv-peer .venv-img2dataset runs build *.egg-info

@@ -8,7 +8,7 @@ import asyncio
 import json
 from collections import deque
 from collections.abc import AsyncIterator
-from concurrent.futures import Executor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, closing, suppress
 from socket import socket
 
@@ -33,12 +33,12 @@ class RemoteExtractor:
         self._known: dict[str, bytes] = {}  # vectors by the SHA-256 of their picture
 
     @asynccontextmanager
-    async def opened(self, decoder: Executor) -> AsyncIterator[None]:
+    async def opened(self) -> AsyncIterator[None]:
         """Wait until the network is ready, then let vectors come in."""
-        self._decoder, self._loop = decoder, asyncio.get_running_loop()
+        self._loop = asyncio.get_running_loop()
         self._places = asyncio.Semaphore(AHEAD * self._network.batch_size)
         reader, self._writer = await asyncio.open_unix_connection(sock=self._connection)
-        with closing(self._writer):
+        with closing(self._writer), ThreadPoolExecutor(1, "pixels") as self._decoder:
             while not (greeting := await reader.readline()):  # it died: wait for our end
                 await self._loop.create_future()
             self.identity = Extractor(**json.loads(greeting))

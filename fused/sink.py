@@ -1,7 +1,6 @@
 """Keeps a picture's features in the picture's place, and makes feature shards of them."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import Executor
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,11 +13,12 @@ from featurize.config import DIMENSIONS, network_identity
 from fused.config import Network
 from fused.remote import RemoteExtractor
 from fused.serve import serve
-from ingest.sink import Sink, Start
+from ingest.sink import Sink, Start, read_kept
 from pipeline.records import Failure, Feature, Image, Outcome
 from pipeline.shards import (
     FUSED,
     OUTCOMES_SUFFIX,
+    open_features,
     outcome_row,
     write_feature_shard,
     write_outcomes,
@@ -33,6 +33,7 @@ class FeatureSink:
     identity: Mapping[str, Any]
     extractor: RemoteExtractor | None = None
     format: str = FUSED
+    hashed: bool = False
 
     def shares(self, count: int, start: Start) -> Iterator[Sink]:
         """Start the extractor's process, and give each of `count` processes a way to it."""
@@ -47,9 +48,9 @@ class FeatureSink:
         assert self.extractor is not None
         return self.extractor
 
-    def opened(self, decoder: Executor) -> AbstractAsyncContextManager[None]:
+    def opened(self) -> AbstractAsyncContextManager[None]:
         """Wait for the extractor: nothing is asked of the web before it is known to work."""
-        return self._remote.opened(decoder)
+        return self._remote.opened()
 
     async def room(self) -> None:
         """Wait until few enough pictures wait for the extractor."""
@@ -80,6 +81,12 @@ class FeatureSink:
         write_feature_shard(directory, chunk, rows, features, self._remote.identity, provenance)
         suffixes = (".npy", ".parquet", OUTCOMES_SUFFIX)
         return write_outcomes(directory, chunk, FUSED, lines, suffixes, provenance)
+
+    def read(self, directory: Path, chunk: str) -> Iterator[Outcome]:
+        """Read features and outcomes back."""
+        features = open_features(directory / f"{chunk}.npy", None)
+        vectors = (vector.tobytes() for vector in features)
+        return read_kept(directory / f"{chunk}{OUTCOMES_SUFFIX}", vectors)
 
 
 def feature_sink(network: Network) -> FeatureSink:

@@ -8,6 +8,7 @@ import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
@@ -40,14 +41,35 @@ class Cut:
 
 
 @dataclass(frozen=True)
+class Contents:
+    """What a chunk's file holds."""
+
+    sha256: str
+    rows: int
+
+
+@dataclass(frozen=True)
 class Chunk:
-    """A chunk file as found in the input directory."""
+    """A chunk file as found in the input directory; it is read when it is asked about."""
 
     name: str  # POSIX path relative to the input directory; names the shard
     path: Path
-    sha256: str
-    rows: int
-    has_tab: bool
+
+    @cached_property
+    def contents(self) -> Contents:
+        """Hash and number of rows."""
+        digest, rows, last = hashlib.sha256(), 0, b"\n"
+        with self.path.open("rb") as file:
+            while piece := file.read(PIECE):
+                digest.update(piece)
+                rows += piece.count(b"\n")
+                last = piece[-1:]
+        return Contents(digest.hexdigest(), rows + (last != b"\n"))
+
+    @property
+    def sha256(self) -> str:
+        """Of the file."""
+        return self.contents.sha256
 
 
 def cut(tsv: Path, rows: int, directory: Path) -> Cut:
@@ -96,7 +118,8 @@ def boundaries(file: BinaryIO, rows: int) -> Iterator[tuple[int, int]]:
         yield start, end
 
 
-def _pieces(source: BinaryIO, start: int, end: int) -> Iterator[bytes]:
+def pieces(source: BinaryIO, start: int, end: int) -> Iterator[bytes]:
+    """The bytes of a range; DataError if the file has become too short."""
     source.seek(start)
     while start < end:
         piece = source.read(min(PIECE, end - start))
@@ -110,12 +133,12 @@ def _is_same(source: BinaryIO, start: int, end: int, path: Path) -> bool:
     if not path.is_file() or path.stat().st_size != end - start:
         return False
     with path.open("rb") as chunk:
-        return all(chunk.read(len(piece)) == piece for piece in _pieces(source, start, end))
+        return all(chunk.read(len(piece)) == piece for piece in pieces(source, start, end))
 
 
 def _copy(source: BinaryIO, start: int, end: int, path: Path) -> None:
     with atomic_write(path) as chunk:
-        chunk.writelines(_pieces(source, start, end))
+        chunk.writelines(pieces(source, start, end))
 
 
 def _remove_stale(directory: Path, count: int) -> int:
@@ -130,18 +153,11 @@ def _remove_stale(directory: Path, count: int) -> int:
 
 
 def find_chunks(directory: Path) -> list[Chunk]:
-    """All chunks below a directory, by name, each read once for its hash and number of rows."""
-    return [
-        _describe(path.relative_to(directory).as_posix(), path) for path in data_files(directory)
-    ]
+    """All chunks below a directory, by name; none is read."""
+    return [Chunk(path.relative_to(directory).as_posix(), path) for path in data_files(directory)]
 
 
-def _describe(name: str, path: Path) -> Chunk:
-    digest, rows, has_tab, last = hashlib.sha256(), 0, False, b"\n"
-    with path.open("rb") as file:
-        while piece := file.read(PIECE):
-            digest.update(piece)
-            rows += piece.count(b"\n")
-            has_tab = has_tab or b"\t" in piece
-            last = piece[-1:]
-    return Chunk(name, path, digest.hexdigest(), rows + (last != b"\n"), has_tab)
+def has_tab(chunk: Chunk) -> bool:
+    """Whether any line has two columns; reads as far as the first."""
+    with chunk.path.open("rb") as file:
+        return any(b"\t" in piece for piece in iter(lambda: file.read(PIECE), b""))

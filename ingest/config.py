@@ -7,7 +7,9 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+from ingest.hosts import MAY_PASS
 from pipeline.errors import SettingError
+from pipeline.records import Reason
 
 T = TypeVar("T")
 DAY = 86_400.0
@@ -83,19 +85,30 @@ class Pictures(Flags):
     jpeg_quality: int = flag(95, "quality of the stored JPEG", 1, 100)
     max_pixels: int = flag(50_000_000, "pixels above which a picture is not decoded", 1)
     min_side: int = flag(1, "pixels below which a side is too short to keep the picture", 1)
+    check: str = flag(
+        "full",
+        "full: every picture is decoded, so that damage in it is seen; header: of JPEGs that "
+        "--resize-mode no keeps as they came, only the structure is looked at: many times faster",
+        choices=("full", "header"),
+    )
+    keep_metadata: bool = flag(
+        False, "keep EXIF, profiles and comments in JPEGs that --resize-mode no keeps as they came"
+    )
 
 
 @dataclass(frozen=True)
 class Web(Flags):
     """how one address is asked."""
 
-    timeout: float = flag(30.0, "time for one attempt: connection, redirects and body", 0.001, DAY)
+    timeout: float = flag(30.0, "time for one request: connection and body", 0.001, DAY)
     connect_timeout: float = flag(10.0, "time for one connection", 0.001, DAY)
     max_bytes: int = flag(32 << 20, "bytes of a body, unpacked, above which it is dropped", 1)
     max_redirects: int = flag(5, "redirects followed", 0)
     contact: str = flag("", "web page or mail address that the User-Agent gives to hosts")
     user_agent: str = flag("", "User-Agent in place of capstan's own")
     ignore_opt_out: bool = flag(False, "keep pictures whose X-Robots-Tag says noai or noimageai")
+    content_usage: bool = flag(False, "leave out pictures whose Content-Usage says train-ai=n")
+    robots: bool = flag(False, "ask each host's robots.txt first (RFC 9309) and obey it")
     allow_private: bool = flag(False, "also connect to private and local addresses")
 
 
@@ -117,7 +130,22 @@ class Load(Flags):
 
     processes: int = flag(0, "processes, each with its own event loop; 0: one per core", 0)
     in_flight: int = flag(256, "rows being fetched or decoded at a time, per process", 1)
-    per_host: int = flag(16, "connections to one host at a time, over all processes", 1)
+    aside: int = flag(
+        2_048, "further rows that wait for an answer for more than two seconds, per process", 0
+    )
+    per_host: int = flag(
+        16, "most connections to one host at a time, over all processes; fewer while it errs", 1
+    )
+
+
+def reasons(text: str) -> frozenset[str]:
+    """Reasons divided by commas; raises what argparse shows for one that does not exist."""
+    names = frozenset(text.split(",")) - {""}
+    if unknown := names - set(Reason):
+        raise argparse.ArgumentTypeError(
+            f"{', '.join(sorted(unknown))}: choose from {', '.join(sorted(Reason))}"
+        )
+    return names
 
 
 @dataclass(frozen=True)
@@ -130,6 +158,7 @@ class Settings:
     web: Web = field(default_factory=Web)
     patience: Patience = field(default_factory=Patience)
     load: Load = field(default_factory=Load)
+    retry_failed: frozenset[str] = frozenset()  # reasons
 
     @classmethod
     def configure(cls, parser: argparse.ArgumentParser) -> None:
@@ -139,6 +168,16 @@ class Settings:
         )
         parser.add_argument(
             "--output", type=Path, required=True, metavar="DIR", help="where shards go"
+        )
+        parser.add_argument(
+            "--retry-failed",
+            type=reasons,
+            nargs="?",
+            const=",".join(sorted(MAY_PASS)),
+            default="",
+            metavar="REASONS",
+            help="also try again the rows of finished shards that failed: for reasons that may "
+            "pass, or for those given, divided by commas",
         )
         for group in (Pictures, Web, Patience, Load):
             group.configure(parser)
@@ -153,13 +192,21 @@ class Settings:
             Web.from_arguments(arguments),
             Patience.from_arguments(arguments),
             Load.from_arguments(arguments),
+            arguments.retry_failed,
         )
 
     def identity(self, source_sha256: str) -> dict[str, Any]:
         """What a shard's bytes depend on besides the web: its chunk and some of the settings."""
         web = {
             name: getattr(self.web, name)
-            for name in ("max_bytes", "max_redirects", "ignore_opt_out", "allow_private")
+            for name in (
+                "max_bytes",
+                "max_redirects",
+                "ignore_opt_out",
+                "content_usage",
+                "robots",
+                "allow_private",
+            )
         }
         return {"source_sha256": source_sha256, "settings": asdict(self.pictures) | web}
 
@@ -167,3 +214,7 @@ class Settings:
         """How many processes to start: never more than chunks, or connections to a host."""
         wanted = self.load.processes or len(os.sched_getaffinity(0))
         return max(1, min(wanted, chunks, self.load.per_host))
+
+    def decoders(self, processes: int) -> int:
+        """How many decoder processes each of so many processes has: one per core in all."""
+        return max(1, len(os.sched_getaffinity(0)) // processes)

@@ -1,4 +1,4 @@
-"""One attempt at one URL: the seam to the network, and the one place that names its failures."""
+"""One request: the seam to the network, and the one place that names its failures."""
 
 import errno
 from dataclasses import dataclass
@@ -11,9 +11,11 @@ from yarl import URL
 
 from ingest.addresses import ForbiddenAddressError, PublicResolver, open_public_socket
 from ingest.config import Web
-from pipeline.records import Answer, Failure, Reason
+from ingest.retry import parse_retry_after
+from pipeline.records import Failure, Reason
 
 ACCEPT = "image/jpeg, image/png, image/webp, image/gif, image/*;q=0.5, */*;q=0.1"
+READ_BUFFER = 1 << 18  # bytes of a body before its socket is left alone: most pictures whole
 OPT_OUTS = {"noai", "noimageai"}
 ERROR_REASONS: tuple[tuple[type[Exception], Reason], ...] = (  # the first that fits
     (TimeoutError, Reason.TIMEOUT),
@@ -42,13 +44,40 @@ STATUS_REASONS: dict[int, Reason] = {
 }
 
 
+REDIRECTS = {301, 302, 303, 307, 308}
+
+
+@dataclass(frozen=True, slots=True)
+class Redirect:
+    """Where else a picture is said to be."""
+
+    url: str
+
+
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """How one attempt ended: with a body, or why not."""
+    """How one request ended: with a body, with another address, or why with neither."""
 
-    answer: Answer  # attempts: 1
-    result: bytes | Failure
+    status: int | None
+    url: str | None  # that answered
+    result: bytes | Redirect | Failure
     retry_after: str | None = None  # the header as the host wrote it
+
+    @property
+    def reason(self) -> Reason | None:
+        """Why it brought nothing, if so."""
+        return self.result.reason if isinstance(self.result, Failure) else None
+
+    @property
+    def body(self) -> bytes | Failure:
+        """What it brought, to those who follow no redirect from here."""
+        return Failure(Reason.REDIRECTS) if isinstance(self.result, Redirect) else self.result
+
+    def pause(self, now: float) -> float | None:
+        """Seconds that the host wants to be left alone, `now` being a time since the epoch."""
+        if self.reason not in (Reason.RATE_LIMITED, Reason.SERVER_ERROR):
+            return None
+        return parse_retry_after(self.retry_after, now)
 
 
 def open_session(web: Web) -> aiohttp.ClientSession:
@@ -61,6 +90,7 @@ def open_session(web: Web) -> aiohttp.ClientSession:
     )
     return aiohttp.ClientSession(
         connector=connector,
+        read_bufsize=READ_BUFFER,
         cookie_jar=aiohttp.DummyCookieJar(),
         headers={"User-Agent": user_agent(web), "Accept": ACCEPT, "Accept-Encoding": "identity"},
     )
@@ -73,24 +103,22 @@ def user_agent(web: Web) -> str:
 
 
 async def fetch(session: aiohttp.ClientSession, url: str, web: Web, seconds: float) -> Fetched:
-    """Ask for a URL once, following redirects; `seconds` bound the whole attempt.
+    """Ask for a URL once, for at most so many seconds; redirects are not followed.
 
     What the web does ends in a Reason. Raises OSError for faults of our own machine, such as too
     many open files.
     """
     status: int | None = None
-    final_url: str | None = None
+    answered: str | None = None
     try:
         async with session.get(
-            URL(url.strip()),
-            max_redirects=web.max_redirects + 1,  # aiohttp counts the first answer too
+            URL(url),
+            allow_redirects=False,
             timeout=aiohttp.ClientTimeout(total=seconds, sock_connect=web.connect_timeout),
         ) as response:
-            status, final_url = response.status, str(response.url)
+            status, answered = response.status, str(response.url)
             result = await _read(response, web)
-            size = len(result) if isinstance(result, bytes) else 0
-            retry_after = response.headers.get("Retry-After")
-            return Fetched(Answer(status, 1, size, final_url), result, retry_after)
+            return Fetched(status, answered, result, response.headers.get("Retry-After"))
     except RuntimeError:
         # uvloop's, in place of OSError, when a cancelled connection's file number is used again
         if session.closed:
@@ -98,34 +126,67 @@ async def fetch(session: aiohttp.ClientSession, url: str, web: Web, seconds: flo
         reason = Reason.CONNECT
     except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
         reason = reason_of(error)
-    return Fetched(Answer(status, 1, 0, final_url), Failure(reason))
+    return Fetched(status, answered, Failure(reason))
 
 
-async def _read(response: aiohttp.ClientResponse, web: Web) -> bytes | Failure:
-    reason = status_reason(response.status)
-    if reason is None and not web.ignore_opt_out:
-        tags = response.headers.getall("X-Robots-Tag", [])
-        reason = Reason.OPTED_OUT if any(map(opts_out, tags)) else None
+async def follow(session: aiohttp.ClientSession, url: str, web: Web) -> Fetched:
+    """As `fetch`, and on to where it is sent; each request has its own time-out."""
+    for _ in range(web.max_redirects + 1):
+        fetched = await fetch(session, url, web, web.timeout)
+        if not isinstance(fetched.result, Redirect):
+            break
+        url = fetched.result.url
+    return fetched
+
+
+async def _read(response: aiohttp.ClientResponse, web: Web) -> bytes | Redirect | Failure:
+    if response.status in REDIRECTS:
+        return redirect(response.url, response.headers.get("Location", ""))
+    reason = status_reason(response.status) or _opt_out(response, web)
     if reason is not None:
         return Failure(reason)
     if (response.content_length or 0) > web.max_bytes:
         return Failure(Reason.TOO_LARGE)
-    body = bytearray()
+    pieces, size = [], 0
     async for piece in response.content.iter_any():
-        body += piece
-        if len(body) > web.max_bytes:
+        pieces.append(piece)
+        size += len(piece)
+        if size > web.max_bytes:
             return Failure(Reason.TOO_LARGE)
-    return bytes(body) or Failure(Reason.EMPTY_BODY)
+    return b"".join(pieces) or Failure(Reason.EMPTY_BODY)
+
+
+def redirect(base: URL, location: str) -> Redirect | Failure:
+    """Where a `Location` leads from `base`; only http(s) is followed."""
+    try:
+        where = URL(location.strip())
+        target = base.join(where)
+    except ValueError:
+        return Failure(Reason.REDIRECTS)
+    nowhere = not location or (where.scheme and not where.host)
+    if nowhere or target.scheme not in ("http", "https") or not target.host:
+        return Failure(Reason.REDIRECTS)
+    return Redirect(str(target))
+
+
+def _opt_out(response: aiohttp.ClientResponse, web: Web) -> Reason | None:
+    if not web.ignore_opt_out and any(map(opts_out, response.headers.getall("X-Robots-Tag", []))):
+        return Reason.OPTED_OUT
+    if web.content_usage and any(
+        map(forbids_training, response.headers.getall("Content-Usage", []))
+    ):
+        return Reason.OPTED_OUT
+    return None
 
 
 def status_reason(status: int) -> Reason | None:
-    """Why an HTTP status, after redirects, brings no picture; None when it may."""
+    """Why an HTTP status brings no picture; None when it may."""
     if 200 <= status < 300:
         return None
     if status in STATUS_REASONS:
         return STATUS_REASONS[status]
-    if status in (301, 302, 303, 307, 308):
-        return Reason.REDIRECTS  # without a Location
+    if status in REDIRECTS:
+        return Reason.REDIRECTS
     if 400 <= status < 500:
         return Reason.CLIENT_ERROR
     return Reason.SERVER_ERROR if 500 <= status < 600 else Reason.UNEXPECTED_STATUS
@@ -144,6 +205,12 @@ def opts_out(tag: str) -> bool:
         if for_us and name in OPT_OUTS:
             return True
     return False
+
+
+def forbids_training(preferences: str) -> bool:
+    """Whether a Content-Usage header says `train-ai=n` (IETF AIPREF, a structured dictionary)."""
+    members = (member.partition(";")[0] for member in preferences.lower().split(","))
+    return any(member.replace(" ", "") == "train-ai=n" for member in members)
 
 
 def reason_of(error: Exception) -> Reason:

@@ -2,18 +2,24 @@
 
 Rules: JPEG, PNG, WebP, GIF and BMP only. Of an animation the first frame. Transparency lies on
 white. 16-bit samples keep their upper 8 bits; CMYK is turned to RGB without its colour profile.
-EXIF orientation is applied; metadata and profiles are left out. Nothing is enlarged.
+EXIF orientation is applied; metadata, profiles and what follows the picture are left out, unless
+they are to be kept of a JPEG that stays as it came. Nothing is enlarged. JPEGs are decoded by
+libjpeg-turbo, which says where they are damaged, and encoded by Pillow: as fast, and half a decibel
+nearer than TurboJPEG at the same number of bytes.
 """
 
 import hashlib
 import io
 import struct
+from dataclasses import dataclass
 
 import PIL.features
 import PIL.Image
 from PIL.Image import Resampling, Transpose
 
+from ingest import jpeg
 from ingest.config import Pictures
+from ingest.jpeg import Jpeg
 from pipeline.errors import SettingError
 from pipeline.records import Failure, Image, Reason
 
@@ -58,14 +64,26 @@ def check_decoders() -> None:
 
 def prepare(data: bytes, pictures: Pictures) -> Image | Failure:
     """Make the stored picture of a downloaded body, or say why there is none."""
+    try:
+        if sniff(data) != "JPEG":
+            return _prepare_other(data, pictures)
+        picture = jpeg.read(data)
+        return _of_header(data, picture, pictures) or _prepare_jpeg(data, picture, pictures)
+    except DECODER_ERRORS:
+        return Failure(Reason.CORRUPT_IMAGE)
+
+
+def prepare_undecoded(data: bytes, pictures: Pictures) -> Image | Failure | None:
+    """What `prepare` gives, if its first bytes alone decide it; None: it must be decoded.
+
+    Takes no decoder, which hostile bytes could crash, and well under a millisecond.
+    """
     kind = sniff(data)
     if kind is None:
         return Failure(Reason.NOT_AN_IMAGE)
     try:
-        with PIL.Image.open(io.BytesIO(data), formats=(kind,)) as picture:
-            reason = refuse(picture.size, pictures)
-            return Failure(reason) if reason else _prepare(picture, data, pictures)
-    except DECODER_ERRORS:
+        return _of_header(data, jpeg.read(data), pictures) if kind == "JPEG" else None
+    except jpeg.JpegError:
         return Failure(Reason.CORRUPT_IMAGE)
 
 
@@ -100,26 +118,66 @@ def resized(size: tuple[int, int], mode: str, side: int) -> tuple[int, int]:
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
-def _prepare(picture: PIL.Image.Image, data: bytes, pictures: Pictures) -> Image:
-    original = picture.size
-    target = resized(original, pictures.resize_mode, pictures.image_size)
-    picture.draft(picture.mode, target)  # JPEGs: decode at 1/2, 1/4 or 1/8 where that is enough
-    picture.load()
-    orientation = _orientation(picture)
-    if orientation >= 5:
-        original = original[::-1]
-    if pictures.resize_mode == "no" and orientation == 1 and (kept := _as_it_came(picture, data)):
-        return _image(kept, original, original)
-    final = to_rgb(picture)
-    if final.size != target:
-        final = final.resize(target, Resampling.BICUBIC)
-    if orientation in UPRIGHT:
-        final = final.transpose(UPRIGHT[orientation])
+def _of_header(data: bytes, picture: Jpeg, pictures: Pictures) -> Image | Failure | None:
+    if reason := refuse(picture.size, pictures):
+        return Failure(reason)
+    if pictures.check == "header" and picture.whole and _stays(picture, pictures):
+        return _kept(data, picture, pictures)
+    return None
+
+
+def _stays(picture: Jpeg, pictures: Pictures) -> bool:
+    """Whether a JPEG's own bytes are stored."""
+    return pictures.resize_mode == "no" and picture.common
+
+
+def _kept(data: bytes, picture: Jpeg, pictures: Pictures) -> Image:
+    return _image(data if pictures.keep_metadata else picture.data, picture.size, picture.size)
+
+
+def _prepare_jpeg(data: bytes, picture: Jpeg, pictures: Pictures) -> Image:
+    target = resized(picture.size, pictures.resize_mode, pictures.image_size)
+    pixels = jpeg.decode(picture, target)
+    if _stays(picture, pictures):
+        return _kept(data, picture, pictures)
+    if pixels.mode == "CMYK":
+        pixels = pixels.convert("RGB")
+    return _stored(pixels, _Original(picture.size, picture.orientation), pictures)
+
+
+def _prepare_other(data: bytes, pictures: Pictures) -> Image | Failure:
+    kind = sniff(data)
+    if kind is None:
+        return Failure(Reason.NOT_AN_IMAGE)
+    with PIL.Image.open(io.BytesIO(data), formats=(kind,)) as picture:
+        if reason := refuse(picture.size, pictures):
+            return Failure(reason)
+        picture.load()
+        original = _Original(picture.size, _orientation(picture))
+        return _stored(to_rgb(picture), original, pictures)
+
+
+@dataclass(frozen=True, slots=True)
+class _Original:
+    stored: tuple[int, int]  # width and height
+    orientation: int
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the picture upright."""
+        return self.stored[::-1] if self.orientation >= 5 else self.stored
+
+
+def _stored(pixels: PIL.Image.Image, original: _Original, pictures: Pictures) -> Image:
+    target = resized(original.stored, pictures.resize_mode, pictures.image_size)
+    final = pixels if pixels.size == target else shrink(pixels, target, original.stored)
+    if original.orientation in UPRIGHT:
+        final = final.transpose(UPRIGHT[original.orientation])
     if pictures.resize_mode == "border":
         final = _with_bars(final, pictures.image_size)
     elif pictures.resize_mode == "center_crop":
         final = _middle(final, pictures.image_size)
-    return _image(_encode(final, pictures.jpeg_quality), final.size, original)
+    return _image(_encode(final, pictures.jpeg_quality), final.size, original.size)
 
 
 def _orientation(picture: PIL.Image.Image) -> int:
@@ -140,6 +198,18 @@ def to_rgb(picture: PIL.Image.Image) -> PIL.Image.Image:
         canvas.paste(layer, mask=layer.getchannel("A"))
         return canvas
     return picture if picture.mode == "RGB" else picture.convert("RGB")
+
+
+def shrink(
+    pixels: PIL.Image.Image, target: tuple[int, int], stored: tuple[int, int]
+) -> PIL.Image.Image:
+    """Resize the pixels of a picture that was stored in another size, if its decoder scaled them.
+
+    Bicubic is nearly as good as Lanczos and takes two thirds of the time; after the decoder's own
+    scaling, little is left to do, and Lanczos mends some of its blur.
+    """
+    how = Resampling.BICUBIC if pixels.size == stored else Resampling.LANCZOS
+    return pixels.resize(target, how)
 
 
 def _with_bars(picture: PIL.Image.Image, side: int) -> PIL.Image.Image:
@@ -163,27 +233,3 @@ def _encode(picture: PIL.Image.Image, quality: int) -> bytes:
 
 def _image(data: bytes, size: tuple[int, int], original: tuple[int, int]) -> Image:
     return Image(data, *size, *original, hashlib.sha256(data).hexdigest())
-
-
-def _as_it_came(picture: PIL.Image.Image, data: bytes) -> bytes | None:
-    if picture.format != "JPEG" or picture.mode != "RGB":
-        return None
-    return without_metadata(data)
-
-
-def without_metadata(data: bytes) -> bytes | None:
-    """A JPEG's own bytes less its comments, EXIF, XMP, thumbnails and profiles.
-
-    Kept are JFIF's and Adobe's segments, which say how colours are stored. None when the segments
-    before the first scan do not follow each other as they should.
-    """
-    kept, at = [data[:2]], 2
-    while at + 4 <= len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
-        if marker == 0xDA:  # start of scan: the rest is picture
-            return b"".join([*kept, data[at:]])
-        end = at + 2 + int.from_bytes(data[at + 2 : at + 4])
-        if marker in (0xE0, 0xEE) or not (0xE0 <= marker <= 0xEF or marker == 0xFE):
-            kept.append(data[at:end])
-        at = end
-    return None

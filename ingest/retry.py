@@ -1,29 +1,22 @@
-"""When a row is tried again, after how long, and when it is given up: pure policy by reason."""
+"""When a row is tried again, after how long, and when it is given up: pure policy by reason.
+
+Built of tenacity's strategies; its loop would need a task for each row that waits, and a million
+rows wait as entries of the frontier instead.
+"""
 
 import re
-import time
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_result, stop_after_attempt
+from tenacity import RetryCallState, Retrying, retry_if_result, stop_after_attempt
 from tenacity.stop import stop_base
 from tenacity.wait import wait_base, wait_exponential, wait_random
 
 from ingest.config import Patience
-from pipeline.records import Answer, Failure, Image, Reason
+from ingest.hosts import MAY_PASS
+from pipeline.records import Answer, Failure, Image
 
-MAY_PASS = frozenset(
-    {
-        Reason.DNS,
-        Reason.CONNECT,
-        Reason.TIMEOUT,
-        Reason.DISCONNECTED,
-        Reason.RATE_LIMITED,
-        Reason.SERVER_ERROR,
-    }
-)
 SECONDS = re.compile(r"[0-9]{1,9}")
 
 
@@ -33,21 +26,30 @@ class Attempt:
 
     answer: Answer  # attempts: how many it were so far
     result: Image | Failure
-    retry_after: str | None = None  # the host's header
+    retry_after: float | None = None  # seconds that the host asked for
     seconds: float = 0.0  # since the row's first attempt began
 
 
-def policy(patience: Patience, sleep: Callable[[float], Awaitable[None]]) -> AsyncRetrying:
-    """The policy for one row; called with a function it returns that function's last Attempt."""
+def policy(patience: Patience) -> Retrying:
+    """The policy for all rows."""
     growing = wait_exponential(patience.first_wait, max=patience.longest_wait)
     jitter = wait_random(0, patience.first_wait)  # rows that failed together come back apart
-    return AsyncRetrying(
+    return Retrying(
         retry=retry_if_result(may_pass),
         wait=wait_as_asked(growing + jitter),
         stop=stop_after_attempt(patience.attempts) | stop_at_deadline(patience.deadline),
-        sleep=sleep,
-        retry_error_callback=last_attempt,
     )
+
+
+def pause_before_next(policy: Retrying, attempt: Attempt) -> float | None:
+    """Seconds until a row should be tried again, None when it has ended."""
+    state = RetryCallState(policy, None, (), {})
+    state.attempt_number = attempt.answer.attempts
+    state.set_result(attempt)
+    if not policy.retry(state):
+        return None
+    state.upcoming_sleep = policy.wait(state)
+    return None if policy.stop(state) else state.upcoming_sleep
 
 
 def may_pass(attempt: Attempt) -> bool:
@@ -65,12 +67,12 @@ def last_attempt(state: RetryCallState) -> Attempt:
 class wait_as_asked(wait_base):  # noqa: N801 - named like tenacity's own
     """Wait as long as the host asks, in full, or else as another strategy says."""
 
-    def __init__(self, otherwise: wait_base, now: Callable[[], float] = time.time) -> None:
-        self.otherwise, self.now = otherwise, now
+    def __init__(self, otherwise: wait_base) -> None:
+        self.otherwise = otherwise
 
     def __call__(self, retry_state: RetryCallState) -> float:
         """Seconds to wait."""
-        asked = parse_retry_after(last_attempt(retry_state).retry_after, self.now())
+        asked = last_attempt(retry_state).retry_after
         return self.otherwise(retry_state) if asked is None else asked
 
 

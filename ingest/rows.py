@@ -1,6 +1,7 @@
 """TSV lines to rows: line-exact, no quoting; what is not a row is an outcome, never a stop."""
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import BinaryIO
 from urllib.parse import urlsplit
 
@@ -56,6 +57,7 @@ def _is_utf8(line: bytes) -> bool:
     return True
 
 
+@lru_cache(1024)  # asked again when a row that was just read is fetched
 def host_of(url: str) -> str | None:
     """Host of an http(s) URL in lower case, None for anything else."""
     try:

@@ -4,16 +4,17 @@ Here pictures are kept as they are and become image shards; `fused` keeps their 
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Executor
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from itertools import repeat
 from pathlib import Path
 from typing import Any, Protocol
 
-from pipeline.records import Failure, Image, Outcome
-from pipeline.shards import IMAGES, write_image_shard
+from pipeline.records import Answer, Failure, Image, Outcome, Reason, Row
+from pipeline.shards import IMAGES, read_images, read_outcomes, write_image_shard
 
+IMAGE_COLUMNS = ("width", "height", "original_width", "original_height", "sha256")
+ROWS_AT_ONCE = 1_000
 Start = Callable[..., None]  # name, function, its arguments after the connection to the parent
 
 
@@ -25,6 +26,10 @@ class Sink(Protocol):
         """Format of the shards, as their stats name it."""
 
     @property
+    def hashed(self) -> bool:
+        """Whether what is kept of a picture is what its SHA-256 is of."""
+
+    @property
     def identity(self) -> Mapping[str, Any]:
         """What shards and spools depend on besides the chunk and the settings of ingest."""
 
@@ -34,14 +39,14 @@ class Sink(Protocol):
         Whatever they need besides is started with `start`, a process of the run like the others.
         """
 
-    def opened(self, decoder: Executor) -> AbstractAsyncContextManager[None]:
-        """Entered in its process before any row is fetched; `decoder` is for work on pictures."""
+    def opened(self) -> AbstractAsyncContextManager[None]:
+        """Entered in its process before any row is fetched."""
 
     async def room(self) -> None:
-        """Wait until one more picture may be kept; the picture's slots are held meanwhile."""
+        """Wait until one more picture may be kept; the picture's slot is held meanwhile."""
 
     async def keep(self, image: Image) -> Image | Failure:
-        """What is spooled for a picture that `room` was made for; its slots are free by now."""
+        """What is spooled for a picture that `room` was made for; its slot is free by now."""
 
     def write(
         self,
@@ -52,19 +57,23 @@ class Sink(Protocol):
     ) -> dict[str, Any]:
         """Write a chunk's shard of what was kept, in row order; return its stats, written last."""
 
+    def read(self, directory: Path, chunk: str) -> Iterator[Outcome]:
+        """What was kept for a shard, in row order."""
+
 
 @dataclass(frozen=True)
 class ImageSink:
     """Image shards."""
 
     format: str = IMAGES
+    hashed: bool = True
     identity: Mapping[str, Any] = field(default_factory=dict)
 
     def shares(self, count: int, start: Start) -> Iterator[Sink]:
         """The same for all: nothing is shared."""
         return repeat(self, count)
 
-    def opened(self, decoder: Executor) -> AbstractAsyncContextManager[None]:
+    def opened(self) -> AbstractAsyncContextManager[None]:
         """Nothing to open."""
         return nullcontext()
 
@@ -84,6 +93,27 @@ class ImageSink:
     ) -> dict[str, Any]:
         """Write an image shard."""
         return write_image_shard(directory, chunk, outcomes, provenance)
+
+    def read(self, directory: Path, chunk: str) -> Iterator[Outcome]:
+        """Read an image shard back."""
+        pictures = (image.data for image in read_images(directory / f"{chunk}.tar"))
+        return read_kept(directory / f"{chunk}.parquet", pictures)
+
+
+def read_kept(path: Path, kept: Iterator[bytes]) -> Iterator[Outcome]:
+    """How the rows in a table of outcomes ended, with what was kept of each picture, in order."""
+    for batch in read_outcomes(path).to_batches(ROWS_AT_ONCE):
+        for line in batch.to_pylist():
+            index = int(line["key"].rpartition("-")[2])
+            row = Row(index, line["key"], line["caption"], line["url"])
+            result: Image | Failure
+            if line["reason"] is None:
+                columns = {name: line[name] for name in IMAGE_COLUMNS}
+                result = Image(data=next(kept), **columns)
+            else:
+                result = Failure(Reason(line["reason"]))
+            answer = Answer(line["http_status"], line["attempts"], line["bytes"], line["final_url"])
+            yield Outcome(row, answer, result)
 
 
 IMAGE_SHARDS = ImageSink()

@@ -1,38 +1,44 @@
 """One process's share of the work: an event loop that takes chunks and finishes their rows.
 
 Rows stream across chunks: while the slow rows of one are out, the next is begun. A row holds a
-slot of its host and one of the process only while it is fetched and decoded; a row that waits to
-be tried again holds neither.
+place at its host while it is fetched, and a slot of the process until it is decoded; rows that
+wait are entries of the frontier and hold neither.
 """
 
 import asyncio
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import ClientSession
 
 from ingest.chunks import Chunk
 from ingest.config import Settings
-from ingest.fetch import fetch, open_session
-from ingest.hosts import Hosts
-from ingest.images import prepare
-from ingest.retry import Attempt, policy
+from ingest.decoders import Decoders
+from ingest.fetch import Fetched, Redirect, fetch, open_session
+from ingest.frontier import Frontier, Verdict
+from ingest.job import Job, open_job, write_shard
+from ingest.pauses import Pauses
+from ingest.retry import Attempt, pause_before_next, policy
+from ingest.robots import Robots
 from ingest.rows import host_of, read_rows
 from ingest.sink import IMAGE_SHARDS, Sink
-from ingest.spool import Spool
-from pipeline.records import Failure, Image, Outcome, Row
-from pipeline.shards import STATS_SUFFIX
+from ingest.slots import Slot, Slots
+from pipeline.errors import CapstanError
+from pipeline.records import Answer, Failure, Image, Outcome, Reason, Row
 
-OPEN_ROWS = 8_192  # begun and not finished, most of them waiting; bounds memory
-OPEN_CHUNKS = 64  # bounds open files
+OPEN_CHUNKS = 512  # bounds open files
+READY_HOSTS = 256  # hosts with a row that may go: so far ahead chunks are read
+WAITING_ROWS = 65_536  # rows read and not begun, or to be tried again; bounds memory
 APPETITE_PATIENCE = 1.0  # seconds
-SPOOLS = ".spool"  # in the output directory
+DRAIN_PATIENCE = 8.0  # seconds for rows that are out, when the run is asked to stop
 TELL_INTERVAL = 0.2  # seconds
+READ_AT_ONCE = 64  # rows read before others have a turn
 
 
 @dataclass(slots=True)
@@ -48,39 +54,77 @@ class Tally:
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class Begun:
+    """A chunk that was read."""
+
+    rows: int
+    bytes: int
+    todo: bool  # its shard is not there yet
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
     """A shard that is whole, by its stats."""
 
     stats: dict[str, Any]
+    is_new: bool
 
 
-Tell = Callable[[Tally | Written], None]
+class StoppedError(CapstanError):
+    """The run was asked to stop; what it has is kept."""
+
+
+Told = Begun | Tally | Shard
+Tell = Callable[[Told], None]
+
+
+@dataclass(slots=True)
+class Visit:
+    """A row on its way, and where it is to be asked for next."""
+
+    job: Job
+    row: Row
+    url: str
+    host: str
+    hops: int = 0  # redirects followed in this attempt
+    began: float | None = None  # its first request, by a monotonic clock
+    asked: float = 0.0  # its last
+    answer: Answer = field(default_factory=Answer)  # to the last attempt
+
+    def go_to(self, url: str, hops: int) -> None:
+        """Ask there next."""
+        self.url, self.host, self.hops = url, host_of(url) or "", hops
+
+
+@dataclass(frozen=True)
+class Crew:
+    """The processes of a run, of which this is one."""
+
+    processes: int = 1
+    pauses: Pauses = field(default_factory=Pauses.local)
 
 
 async def work(
     chunks: Iterable[Chunk],
     settings: Settings,
-    per_host: int,
+    crew: Crew,
     tell: Tell,
     sink: Sink = IMAGE_SHARDS,
 ) -> None:
     """Turn chunks into shards; a chunk is asked for when there is room for its rows."""
-    with ThreadPoolExecutor(1, "decode") as decoder:
-        async with sink.opened(decoder), open_session(settings.web) as session:
-            engine = Engine(settings, session, decoder, per_host, tell, sink)
-            telling = asyncio.create_task(engine.tell_regularly())
-            try:
-                await engine.run(chunks)
-            finally:
-                telling.cancel()
-            engine.tell_tally()
-
-
-@dataclass(slots=True)
-class _Job:
-    chunk: Chunk
-    spool: Spool
-    open: int = 1  # rows begun and not finished, and one more while the chunk is being read
+    async with (
+        Decoders(settings.pictures, settings.decoders(crew.processes)) as decoders,
+        sink.opened(),
+        open_session(settings.web) as session,
+    ):
+        engine = Engine(settings, session, decoders, crew, tell, sink)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, engine.stop_soon)
+        telling = asyncio.create_task(engine.tell_regularly())
+        try:
+            await engine.run(chunks)
+        finally:
+            telling.cancel()
+        engine.tell_tally()
 
 
 class Engine:
@@ -90,25 +134,33 @@ class Engine:
         self,
         settings: Settings,
         session: ClientSession,
-        decoder: ThreadPoolExecutor,
-        per_host: int,
+        decoders: Decoders,
+        crew: Crew,
         tell: Tell,
         sink: Sink,
     ) -> None:
-        self._settings, self._session, self._decoder = settings, session, decoder
+        self._settings, self._session, self._decoders = settings, session, decoders
         self._sink = sink
         self._tell, self._tally = tell, Tally()
-        self._hosts = Hosts(per_host)
-        self._slots = asyncio.Semaphore(settings.load.in_flight)
-        self._open_rows = asyncio.Semaphore(settings.load.in_flight + OPEN_ROWS)
+        self._policy = policy(settings.patience)
+        self._frontier = Frontier[Visit](
+            settings.load.per_host // crew.processes,
+            settings.patience.deadline,
+            self._give_up,
+            crew.pauses,
+        )
+        self._slots = Slots(settings.load.in_flight, settings.load.aside)
+        self._robots = Robots(session, settings.web) if settings.web.robots else None
+        self._writer = ThreadPoolExecutor(1, "shards")
         self._open_chunks = asyncio.Semaphore(OPEN_CHUNKS)
-        self._spools: set[Spool] = set()  # being filled
-        self._unbegun = 0  # rows at hand that wait for their first slot
+        self._stopping = asyncio.Event()
+        self._jobs: set[Job] = set()
+        self._unbegun = 0  # rows at hand that nothing was asked for yet
         self._all_begun = asyncio.Event()
         self._all_begun.set()
 
     def __repr__(self) -> str:
-        return f"<Engine {self._slots} {self._hosts}>"
+        return f"<Engine {self._slots} {self._frontier}>"
 
     async def tell_regularly(self) -> None:
         """Report finished rows until cancelled."""
@@ -121,24 +173,47 @@ class Engine:
         tally, self._tally = self._tally, Tally()
         self._tell(tally)
 
+    def stop_soon(self) -> None:
+        """Begin nothing more; `run` raises StoppedError once what is out ended or had time."""
+        self._stopping.set()
+
     async def run(self, chunks: Iterable[Chunk]) -> None:
         """Finish all chunks."""
-        source = iter(chunks)
         try:
             async with asyncio.TaskGroup() as group:
-                while True:
-                    await self._appetite()
-                    if (chunk := next(source, None)) is None:
-                        return
-                    await self._feed(chunk, group)
+                self._group = group
+                begin = [
+                    self._group.create_task(step) for step in (self._dispatch(), self._read(chunks))
+                ]
+                stopping = self._group.create_task(self._stop(begin))
+                await asyncio.wait(begin[1:])
+                for _ in range(OPEN_CHUNKS):  # until all are written
+                    await self._open_chunks.acquire()
+                begin[0].cancel()
+                stopping.cancel()
         finally:
-            for spool in self._spools:
-                spool.close()
+            self._writer.shutdown()
+            for job in self._jobs:
+                job.spool.close()
 
-    async def _room(self) -> None:
-        """Wait for a free slot and leave it to whoever comes first: reading stays just ahead."""
-        async with self._slots:
-            pass
+    async def _stop(self, begin: Iterable[asyncio.Task[None]]) -> None:
+        await self._stopping.wait()
+        for task in begin:
+            task.cancel()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_PATIENCE):
+                await self._slots.all_free()
+        raise StoppedError("stopped; run the same command again to go on")
+
+    # From chunks to the frontier
+
+    async def _read(self, chunks: Iterable[Chunk]) -> None:
+        source = iter(chunks)
+        while True:
+            await self._appetite()
+            if (chunk := next(source, None)) is None:
+                return
+            await self._feed(chunk)
 
     async def _appetite(self) -> None:
         """Wait for a good time to take another chunk from the other processes.
@@ -151,104 +226,132 @@ class Engine:
                 await self._all_begun.wait()
         await self._room()
 
-    async def _feed(self, chunk: Chunk, group: asyncio.TaskGroup) -> None:
+    async def _room(self) -> None:
+        await self._frontier.room(READY_HOSTS, WAITING_ROWS)
+
+    async def _feed(self, chunk: Chunk) -> None:
         await self._open_chunks.acquire()
-        job = _Job(chunk, await asyncio.to_thread(self._open_spool, chunk))
-        self._spools.add(job.spool)
+        job = await asyncio.to_thread(open_job, chunk, self._settings, self._sink, self._count)
+        size, is_new = chunk.path.stat().st_size, isinstance(job, Job)
+        self._tell(Begun(chunk.contents.rows, size, is_new))
+        if not isinstance(job, Job):
+            self._open_chunks.release()
+            self._tell(Shard(job, is_new=False))
+            return
+        self._jobs.add(job)
         self._tally.reasons += job.spool.reasons
         self._tally.kept += len(job.spool)
         with chunk.path.open("rb") as file:
-            for row in read_rows(file, chunk.name):
+            for number, row in enumerate(read_rows(file, chunk.name)):
                 if isinstance(row, Outcome):
-                    self._tally.count(row.result)
-                elif row.index not in job.spool:
-                    await self._open_rows.acquire()
-                    await self._room()
-                    job.open += 1
+                    self._count(row.result)
+                elif job.must_fetch(row):
                     self._unbegun += 1
                     self._all_begun.clear()
-                    group.create_task(self._finish_row(job, row))
-        group.create_task(self._let_go(job))
+                    url = row.url.strip()
+                    self._frontier.add(Visit(job, row, url, host_of(url) or ""))
+                if number % READ_AT_ONCE == 0:
+                    await self._room()
+        job.open -= 1
+        self._let_go(job)
 
-    def _open_spool(self, chunk: Chunk) -> Spool:
-        path = self._settings.output / SPOOLS / chunk.name
-        return Spool(path, identity(chunk, self._settings, self._sink))
-
-    async def _finish_row(self, job: _Job, row: Row) -> None:
-        attempt = await self._try(row)
-        result = attempt.result
-        if isinstance(result, Image):
-            result = await self._sink.keep(result)
-        # Images are kept without a wait: whoever is given the slot finds the row spooled.
-        job.spool.append(row.index, attempt.answer, result)
+    def _count(self, result: Image | Failure) -> None:
         self._tally.count(result)
-        self._open_rows.release()
-        await self._let_go(job)
 
-    async def _try(self, row: Row) -> Attempt:
-        """All attempts at a row, as the policy has it."""
-        host = host_of(row.url) or ""
-        patience = self._settings.patience
-        attempts, began = 0, 0.0
+    # From the frontier to the spool
 
-        async def attempt() -> Attempt:
-            nonlocal attempts, began
-            async with self._hosts.slot(host), self._slots:
-                if not attempts:
-                    began = time.monotonic()
-                    self._begin_one()
-                attempts += 1
-                left = patience.deadline - (time.monotonic() - began)
-                ended = await self._attempt(row.url, max(0.001, left))
-                answer = replace(ended.answer, attempts=attempts)
-                return replace(ended, answer=answer, seconds=time.monotonic() - began)
+    async def _dispatch(self) -> None:
+        while True:
+            await self._slots.take()
+            visit = await self._frontier.take()
+            self._group.create_task(self._visit(visit, Slot(self._slots)))
 
-        last: Attempt = await policy(patience, asyncio.sleep)(attempt)
-        return last
+    async def _visit(self, visit: Visit, slot: Slot) -> None:
+        """One request for a row, and what follows from it."""
+        with slot:
+            result, pause = await self._ask(visit, slot)
+        if isinstance(result, Redirect):
+            visit.go_to(result.url, visit.hops + 1)
+            self._frontier.add(visit, first=True)
+        elif isinstance(result, Image):
+            self._finish(visit, await self._sink.keep(result))
+        else:
+            self._try_again_or_finish(visit, result, pause)
+
+    async def _ask(
+        self, visit: Visit, slot: Slot
+    ) -> tuple[Image | Redirect | Failure, float | None]:
+        """What a request brought, and the seconds that the host wants to be left alone."""
+        fetched = await self._fetch(visit)
+        slot.fetched()
+        pause = fetched.pause(time.time())
+        self._frontier.leave(visit.host, Verdict(visit.asked, fetched.reason, pause))
+        result = fetched.result
+        size = len(result) if isinstance(result, bytes) else 0
+        visit.answer = Answer(fetched.status, visit.answer.attempts, size, fetched.url)
+        if isinstance(result, Redirect) and visit.hops == self._settings.web.max_redirects:
+            return Failure(Reason.REDIRECTS), None
+        if not isinstance(result, bytes):
+            return result, pause
+        decoded = await self._decoders.prepare(result)
+        if isinstance(decoded, Image):
+            await self._sink.room()
+        return decoded, None
+
+    async def _fetch(self, visit: Visit) -> Fetched:
+        web = self._settings.web
+        left = self._set_out(visit)
+        if left <= 0:
+            return Fetched(None, None, Failure(Reason.TIMEOUT))
+        if self._robots and (refusal := await self._robots.refusal(visit.url)):
+            return Fetched(None, None, Failure(refusal))
+        return await fetch(self._session, visit.url, web, min(left, web.timeout))
+
+    def _set_out(self, visit: Visit) -> float:
+        """Note that a request begins; return the seconds left to the row."""
+        visit.asked = time.monotonic()
+        if visit.began is None:
+            visit.began = visit.asked
+            self._begin_one()
+        if visit.hops == 0:
+            visit.answer = Answer(attempts=visit.answer.attempts + 1)
+        return visit.began + self._settings.patience.deadline - visit.asked
 
     def _begin_one(self) -> None:
         self._unbegun -= 1
         if self._unbegun == 0:
             self._all_begun.set()
 
-    async def _attempt(self, url: str, seconds: float) -> Attempt:
-        web = self._settings.web
-        fetched = await fetch(self._session, url, web, min(seconds, web.timeout))
-        if isinstance(fetched.result, Failure):
-            return Attempt(fetched.answer, fetched.result, fetched.retry_after)
-        decoded = await asyncio.get_running_loop().run_in_executor(
-            self._decoder, prepare, fetched.result, self._settings.pictures
-        )
-        if isinstance(decoded, Image):
-            await self._sink.room()
-        return Attempt(fetched.answer, decoded)
+    def _try_again_or_finish(self, visit: Visit, failure: Failure, pause: float | None) -> None:
+        seconds = time.monotonic() - (visit.began or 0.0)
+        attempt = Attempt(visit.answer, failure, pause, seconds)
+        wait = pause_before_next(self._policy, attempt)
+        if wait is None:
+            self._finish(visit, failure)
+        else:
+            visit.go_to(visit.row.url.strip(), 0)
+            self._frontier.defer(visit, wait)
 
-    async def _let_go(self, job: _Job) -> None:
-        job.open -= 1
+    def _give_up(self, visit: Visit, reason: Reason) -> None:
+        """End a row whose host is closed."""
+        if visit.began is None:
+            self._begin_one()
+        self._finish(visit, Failure(reason))
+
+    def _finish(self, visit: Visit, result: Image | Failure) -> None:
+        # Kept without a wait: whoever is given the slot finds the row spooled.
+        visit.job.finish(visit.row, visit.answer, result)
+        self._let_go(visit.job)
+
+    def _let_go(self, job: Job) -> None:
+        """Write a chunk's shard once none of its rows is out."""
         if job.open == 0:
-            self._spools.remove(job.spool)
-            stats = await asyncio.to_thread(
-                write_shard, job.chunk, job.spool, self._settings, self._sink
-            )
-            self._open_chunks.release()
-            self._tell(Written(stats))
+            self._group.create_task(self._write(job))
 
-
-def identity(chunk: Chunk, settings: Settings, sink: Sink) -> dict[str, Any]:
-    """What a chunk's shard and spool depend on, besides the web."""
-    return {**settings.identity(chunk.sha256), **sink.identity}
-
-
-def write_shard(chunk: Chunk, spool: Spool, settings: Settings, sink: Sink) -> dict[str, Any]:
-    """Write a finished chunk's shard in row order from its spool; return the shard's stats."""
-    # First, so that a shard made of old and new files never counts as whole.
-    (settings.output / f"{chunk.name}{STATS_SUFFIX}").unlink(missing_ok=True)
-    with spool, chunk.path.open("rb") as file:
-        outcomes = (
-            row if isinstance(row, Outcome) else spool.read(row)
-            for row in read_rows(file, chunk.name)
+    async def _write(self, job: Job) -> None:
+        self._jobs.remove(job)
+        stats = await asyncio.get_running_loop().run_in_executor(
+            self._writer, write_shard, job.chunk, job.spool, self._settings, self._sink
         )
-        provenance = identity(chunk, settings, sink)
-        stats = sink.write(settings.output, chunk.name, outcomes, provenance)
-        spool.remove()
-    return stats
+        self._open_chunks.release()
+        self._tell(Shard(stats, is_new=True))

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 logger = logging.getLogger(__name__)
@@ -58,15 +58,7 @@ class Snapshot:
 
     def numbers(self) -> dict[str, Any]:
         """The same for programs."""
-        return {
-            "label": self.label,
-            "unit": self.unit,
-            "done": self.done,
-            "total": self.total,
-            "seconds": round(self.seconds, 3),
-            "failures": self.failures,
-            "note": self.note,
-        }
+        return asdict(self) | {"seconds": round(self.seconds, 3)}
 
 
 def duration(seconds: float) -> str:
@@ -103,9 +95,9 @@ class Progress:
         """Show a few words beside the numbers, such as the loss."""
         self._note = text
 
-    def expect(self, count: int) -> None:
-        """Raise the total, for work whose size becomes known on the way."""
-        self._total = (self._total or 0) + count
+    def expect(self, total: int) -> None:
+        """Set the total, for work whose size becomes known on the way."""
+        self._total = total
 
     def snapshot(self) -> Snapshot:
         """The numbers now."""

@@ -15,6 +15,7 @@ class Reason(StrEnum):
     FORBIDDEN_ADDRESS = "forbidden_address"  # not a public internet address
     DNS = "dns"
     CONNECT = "connect"
+    HOST_DOWN = "host_down"  # its host had brought nothing but trouble for so long: not asked
     TLS = "tls"
     TIMEOUT = "timeout"
     DISCONNECTED = "disconnected"  # the connection broke before the body was whole
@@ -27,12 +28,15 @@ class Reason(StrEnum):
     SERVER_ERROR = "server_error"  # 5xx
     UNEXPECTED_STATUS = "unexpected_status"  # a final answer that is neither 2xx, 4xx nor 5xx
     OPTED_OUT = "opted_out"  # X-Robots-Tag: noai or noimageai; Content-Usage: train-ai=n
+    ROBOTS = "robots"  # its host's robots.txt, where that is asked, disallows the address
     EMPTY_BODY = "empty_body"
     TOO_LARGE = "too_large"  # more bytes than allowed
     NOT_AN_IMAGE = "not_an_image"  # no allowed image format
     CORRUPT_IMAGE = "corrupt_image"  # a known format that does not decode
     TOO_MANY_PIXELS = "too_many_pixels"
     TOO_SMALL = "too_small"  # a side shorter than allowed
+    DECODER_CRASH = "decoder_crash"  # decoding it ended the decoder's process, twice
+    DECODER_TIMEOUT = "decoder_timeout"  # decoding it took too long
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,7 @@ IMAGES = "capstan-image-shard"
 FEATURES = "capstan-feature-shard"
 EXAMPLES = "capstan-training-shard"
 FUSED = "capstan-fused-shard"  # features and outcomes: of pictures that were never stored
+HEADER = tarfile.TarInfo().tobuf(tarfile.PAX_FORMAT)
 STATS_SUFFIX = "_stats.json"
 OUTCOMES_SUFFIX = "_outcomes.parquet"  # in a fused shard, whose `.parquet` is of its features
 
@@ -108,45 +109,45 @@ def outcome_row(outcome: Outcome) -> dict[str, Any]:
         "status": "failed" if image is None else "success",
         "reason": None if isinstance(outcome.result, Image) else outcome.result.reason.value,
     }
-    for name in ("width", "height", "original_width", "original_height", "sha256"):
-        columns[name] = getattr(image, name, None)
-    return columns
+    return columns | _columns(image)
+
+
+def _columns(image: Image | None) -> dict[str, Any]:
+    names = ("width", "height", "original_width", "original_height", "sha256")
+    return {name: getattr(image, name, None) for name in names}
 
 
 def _add_image(tar: tarfile.TarFile, outcome: Outcome, image: Image) -> None:
-    description = {
-        "key": outcome.row.key,
-        "url": outcome.row.url,
-        "caption": outcome.row.caption,
-        "width": image.width,
-        "height": image.height,
-        "original_width": image.original_width,
-        "original_height": image.original_height,
-        "sha256": image.sha256,
-    }
-    if tar.offset == 0:
-        _write_tar_version(tar)
+    row = outcome.row
+    description = {"key": row.key, "url": row.url, "caption": row.caption, **_columns(image)}
+    if tar.offset == 0:  # not in an empty tar: `tarfile` refuses a header that nothing follows
+        says = {"CAPSTAN.format": IMAGES, "CAPSTAN.version": str(VERSION)}
+        _append(tar, tarfile.TarInfo.create_pax_global_header(says))
     for extension, data in (
         ("jpg", image.data),
-        ("txt", outcome.row.caption.encode()),
+        ("txt", row.caption.encode()),
         ("json", json.dumps(description, ensure_ascii=False).encode()),
     ):
-        member = tarfile.TarInfo(f"{outcome.row.key}.{extension}")
-        member.size = len(data)
-        tar.addfile(member, io.BytesIO(data))
+        padding = bytes(-len(data) % tarfile.BLOCKSIZE)
+        _append(tar, tar_header(f"{row.key}.{extension}", len(data)), data, padding)
 
 
-def _write_tar_version(tar: tarfile.TarFile) -> None:
-    """Format and version as a pax global header, which every tar reader passes over.
-
-    Not in an empty tar: `tarfile` refuses a global header that nothing follows.
-    """
-    header = tarfile.TarInfo.create_pax_global_header(
-        {"CAPSTAN.format": IMAGES, "CAPSTAN.version": str(VERSION)}
-    )
+def _append(tar: tarfile.TarFile, *parts: bytes) -> None:
     assert tar.fileobj is not None
-    tar.fileobj.write(header)
-    tar.offset += len(header)
+    tar.fileobj.write(b"".join(parts))
+    tar.offset += sum(map(len, parts))
+
+
+def tar_header(name: str, size: int) -> bytes:
+    """The header of a file, as `tarfile` makes it, five times as fast where all fits in ustar."""
+    head = name.encode()
+    if len(head) > 100 or not name.isascii() or size >= 8**11:
+        member = tarfile.TarInfo(name)
+        member.size = size
+        return member.tobuf(tarfile.PAX_FORMAT)
+    fields = head.ljust(100, b"\0"), HEADER[100:124], b"%011o\0" % size, HEADER[136:148]
+    unsigned = b"".join((*fields, b" " * 8, HEADER[156:]))
+    return unsigned[:148] + b"%06o\0 " % sum(unsigned) + unsigned[156:]
 
 
 def read_image_stats(path: Path, format: str = IMAGES) -> dict[str, Any]:

@@ -41,8 +41,8 @@ def read(sources: Sequence[Source], web: "Web") -> list[Read]:
 
 
 async def _fetch(urls: Sequence[str], web: "Web") -> Iterator[Read]:
-    from ingest.fetch import fetch, open_session
+    from ingest.fetch import follow, open_session
 
     async with open_session(web) as session:
-        answers = await asyncio.gather(*(fetch(session, url, web, web.timeout) for url in urls))
-    return (answer.result for answer in answers)
+        answers = await asyncio.gather(*(follow(session, url, web) for url in urls))
+    return (answer.body for answer in answers)

@@ -19,8 +19,7 @@ from fused.remote import RemoteExtractor
 from fused.sink import feature_sink
 from ingest.chunks import find_chunks
 from ingest.config import Settings
-from ingest.run import unchanged
-from ingest.work import Tally, Written, work
+from ingest.work import Crew, Shard, Told, work
 from pipeline.records import Extractor
 from tests.ingest.conftest import capstan, encode, gradient, settings, web
 
@@ -92,11 +91,9 @@ async def settle() -> None:
 def fuse(settings: Settings, network: Network = NETWORK) -> list[str]:
     """Make what changed in this process; return the names of the chunks."""
     sink = feature_sink(network)
-    chunks = [
-        chunk for chunk in find_chunks(settings.input) if not unchanged(chunk, settings, sink)
-    ]
-    said: list[Tally | Written] = []
+    said: list[Told] = []
     with Fake().serving(1) as (extractor,):
         share = replace(sink, extractor=extractor)
-        asyncio.run(work(chunks, settings, settings.load.per_host, said.append, share))
-    return sorted(message.stats["chunk"] for message in said if isinstance(message, Written))
+        asyncio.run(work(find_chunks(settings.input), settings, Crew(), said.append, share))
+    done = (message for message in said if isinstance(message, Shard) and message.is_new)
+    return sorted(shard.stats["chunk"] for shard in done)

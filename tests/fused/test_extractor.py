@@ -2,7 +2,6 @@
 
 import asyncio
 import hashlib
-from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 from socket import socketpair
 
@@ -37,9 +36,8 @@ async def extract(extractor: RemoteExtractor, jpegs: list[bytes]) -> list[bytes 
         await extractor.room()
         return await extractor.extract(image(jpeg))
 
-    with ThreadPoolExecutor(1) as decoder:
-        async with extractor.opened(decoder):
-            return await asyncio.gather(*map(one, jpegs))
+    async with extractor.opened():
+        return await asyncio.gather(*map(one, jpegs))
 
 
 @settings(deadline=None, max_examples=25)
@@ -76,8 +74,8 @@ async def test_a_picture_that_comes_again_is_not_computed_again(
 ) -> None:
     monkeypatch.setattr(remote, "REMEMBERED", 2)
     fake = Fake()
-    with fake.serving(1) as (extractor,), ThreadPoolExecutor(1) as decoder:
-        async with extractor.opened(decoder):
+    with fake.serving(1) as (extractor,):
+        async with extractor.opened():
             for jpeg in [JPEGS[0]] * 3 + JPEGS[1:3] + [JPEGS[0]]:
                 await extractor.room()
                 assert await extractor.extract(image(jpeg)) == expected(jpeg)
@@ -85,8 +83,8 @@ async def test_a_picture_that_comes_again_is_not_computed_again(
 
 
 async def test_few_pictures_wait_for_the_network() -> None:
-    with Fake().serving(1) as (extractor,), ThreadPoolExecutor(1) as decoder:
-        async with extractor.opened(decoder):
+    with Fake().serving(1) as (extractor,):
+        async with extractor.opened():
             for _ in range(AHEAD * 4):
                 await extractor.room()
             another = asyncio.create_task(extractor.room())

@@ -13,8 +13,8 @@ from benchmarks.web import Fault, Web
 from fused.sink import feature_sink
 from ingest.chunks import find_chunks
 from ingest.config import Settings
+from ingest.job import SPOOLS, identity
 from ingest.spool import Spool
-from ingest.work import SPOOLS, identity
 from pipeline.shards import (
     FUSED,
     OUTCOMES_SUFFIX,
@@ -94,7 +94,7 @@ def test_what_comes_out_is_what_two_steps_make(
 
     before, asked = files(settings.output), len(web.log)
     again = capstan(*command(settings))
-    assert "2 chunks: 2 unchanged, 0 to do" in again.stderr
+    assert "2 chunks: 2 unchanged, 0 done" in again.stderr
     assert (files(settings.output), len(web.log)) == (before, asked)
     folders = Folders(settings.input, settings.output, settings.output, tmp_path / "examples")
     folders.output.mkdir()
@@ -117,8 +117,8 @@ def kept(settings: Settings) -> set[int]:
     """The rows in the spool of the only chunk."""
     (chunk,) = find_chunks(settings.input)
     made_with = identity(chunk, settings, feature_sink(NETWORK))
-    with Spool(settings.output / SPOOLS / chunk.name, made_with) as spool:
-        return {row for row in range(chunk.rows) if row in spool}
+    with Spool(settings.output / SPOOLS / chunk.name, made_with, hashed=False) as spool:
+        return {row for row in range(chunk.contents.rows) if row in spool}
 
 
 @pytest.fixture

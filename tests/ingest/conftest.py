@@ -17,8 +17,7 @@ from benchmarks.web import Fault, Web
 from ingest.chunks import find_chunks
 from ingest.config import Patience, Settings
 from ingest.config import Web as WebSettings
-from ingest.run import unchanged
-from ingest.work import Tally, Written, work
+from ingest.work import Crew, Shard, Told, work
 
 Capstan = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -84,10 +83,9 @@ def all_faults(web: Web) -> list[tuple[str, str]]:
 
 def work_here(settings: Settings) -> list[dict[str, Any]]:
     """Ingest what changed in this process; return the stats of the shards written."""
-    said: list[Tally | Written] = []
-    chunks = [chunk for chunk in find_chunks(settings.input) if not unchanged(chunk, settings)]
-    asyncio.run(work(chunks, settings, settings.load.per_host, said.append))
-    return [message.stats for message in said if isinstance(message, Written)]
+    said: list[Told] = []
+    asyncio.run(work(find_chunks(settings.input), settings, Crew(), said.append))
+    return [message.stats for message in said if isinstance(message, Shard) and message.is_new]
 
 
 def files(directory: Path) -> dict[str, bytes]:

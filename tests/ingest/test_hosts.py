@@ -1,37 +1,76 @@
-import asyncio
+from hypothesis import given
+from hypothesis import strategies as st
 
-from ingest.hosts import Hosts
+from ingest.hosts import FEWEST_FAILURES, FIRST_LIMIT, Host
+from pipeline.records import Reason
 
-
-async def test_a_host_has_so_many_slots_and_others_are_not_held_up() -> None:
-    hosts, held, gate = Hosts(2), 0, asyncio.Event()
-    most = 0
-
-    async def use(name: str) -> None:
-        nonlocal held, most
-        async with hosts.slot(name):
-            held += name == "slow"
-            most = max(most, held)
-            if name == "slow":
-                await gate.wait()
-            held -= name == "slow"
-
-    async with asyncio.TaskGroup() as group:
-        for _ in range(5):
-            group.create_task(use("slow"))
-        await asyncio.sleep(0)
-        await use("other")
-        assert repr(hosts) == "<Hosts limit 2, in use {'slow': 5}>"
-        gate.set()
-    assert most == 2
-    assert repr(hosts) == "<Hosts limit 2, in use {}>"
+PATIENCE = 100.0
 
 
-async def test_a_cancelled_wait_is_forgotten() -> None:
-    hosts = Hosts(1)
-    async with hosts.slot("h"):
-        waiting = asyncio.create_task(hosts.slot("h").__aenter__())
-        await asyncio.sleep(0)
-        waiting.cancel()
-        await asyncio.wait([waiting])
-        assert repr(hosts) == "<Hosts limit 1, in use {'h': 1}>"
+def trouble(host: Host, began: float, ended: float) -> None:
+    host.made_trouble(Reason.TIMEOUT, began, ended, PATIENCE)
+
+
+def test_a_host_that_does_well_gets_more_and_halves_when_it_does_not() -> None:
+    host = Host(most=32)
+    assert host.limit == FIRST_LIMIT
+    for _ in range(60):
+        host.answered_well()
+    assert host.limit == 32
+    trouble(host, 1.0, 2.0)
+    assert host.limit == 16
+    trouble(host, 1.5, 2.5)  # was in flight when the first one ended
+    assert host.limit == 16
+    trouble(host, 2.0, 3.0)
+    assert host.limit == 8
+    for _ in range(8):
+        host.answered_well()
+    assert 8.9 < host.limit < 9.0  # one more for each round, no longer one for each answer
+
+
+def test_a_host_that_only_errs_is_closed_for_a_while_and_one_good_answer_opens_it() -> None:
+    host = Host(most=4)
+    trouble(host, 0.0, 10.0)
+    trouble(host, 50.0, 99.0)
+    assert not host.is_closed(99.0)
+    trouble(host, 99.0, 101.0)
+    assert host.closed_for is Reason.HOST_DOWN
+    assert host.is_closed(200.9) and not host.has_room(200.9)
+    assert not host.is_closed(201.0) and host.has_room(201.0)  # one may look
+    trouble(host, 201.0, 202.0)
+    assert host.is_closed(301.9)
+    host.answered_well()
+    assert not host.is_closed(203.0) and host.is_ordinary(302.0) is False
+
+
+def test_a_few_failures_close_no_host_however_long_ago_the_first_was() -> None:
+    host = Host(most=4)
+    for number in range(FEWEST_FAILURES - 1):
+        trouble(host, 1_000.0 * number, 1_000.0 * number + 1)
+    assert host.closed_for is None
+
+
+def test_pauses_are_kept_and_those_too_long_to_wait_for_close() -> None:
+    host = Host(most=4)
+    host.wants_a_pause(Reason.RATE_LIMITED, 5.0, 10.0, PATIENCE)
+    host.wants_a_pause(Reason.RATE_LIMITED, 1.0, 11.0, PATIENCE)
+    assert not host.has_room(14.9) and host.has_room(15.0)
+    assert not host.is_closed(14.9)
+    host.wants_a_pause(Reason.RATE_LIMITED, 101.0, 20.0, PATIENCE)
+    assert host.is_closed(120.9) and host.closed_for is Reason.RATE_LIMITED
+
+
+@given(
+    most=st.integers(1, 50),
+    events=st.lists(st.tuples(st.booleans(), st.floats(0, 30), st.floats(0, 5)), max_size=200),
+)
+def test_the_limit_stays_within_bounds(most: int, events: list[tuple[bool, float, float]]) -> None:
+    host, now = Host(most), 0.0
+    for good, took, later in events:
+        now += later
+        if good:
+            host.answered_well()
+        else:
+            trouble(host, now - took, now)
+        assert 1 <= host.limit <= most
+        assert host.failures == 0 or host.failing_since is not None

@@ -39,8 +39,8 @@ def test_a_run_says_what_it_did_and_does_nothing_twice(
     assert first.returncode == 0, first.stderr
     said = [json.loads(line) for line in first.stderr.splitlines()]
     rows = 3 * (len(all_faults(web)) + 1)
-    assert said[0]["message"] == "3 chunks: 0 unchanged, 3 to do"
-    assert said[-2]["progress"]["done"] == rows
+    assert said[-2]["message"] == "3 chunks: 0 unchanged, 3 done"
+    assert said[-3]["progress"]["done"] == said[-3]["progress"]["total"] == rows
     done = said[-1]["event"]["ingested"]
     assert rows == done["rows"] == done["images"] + sum(done["failures"].values())
     assert said[-1]["message"].startswith(f"{rows} rows = {done['images']} images + 30 failures (")
@@ -49,8 +49,8 @@ def test_a_run_says_what_it_did_and_does_nothing_twice(
 
     second = capstan(*words)
     said = [json.loads(line)["message"] for line in second.stderr.splitlines()]
-    assert said[0] == "3 chunks: 3 unchanged, 0 to do"
-    assert said[1].startswith(f"{rows} rows = ")
+    assert said[-2] == "3 chunks: 3 unchanged, 0 done"
+    assert said[-1].startswith(f"{rows} rows = ")
     assert (files(settings.output), len(web.log)) == (before, asked)
 
 
@@ -116,6 +116,28 @@ def test_an_interrupted_run_says_how_to_go_on(web: Web, settings: Settings) -> N
     assert "interrupted; run the same command again to go on" in said
     assert "Traceback" not in said
     assert not Path(f"/proc/{child}").exists()
+
+
+def test_a_terminated_run_lets_go_on_what_is_out_and_begins_nothing(
+    web: Web, settings: Settings, capstan: Capstan
+) -> None:
+    rows = [("a", web.url("wide.jpg", Fault.STALLED, row)) for row in range(30)]
+    write_chunk(settings, "0", rows)
+    with start(settings, "--in-flight", "4", "--per-host", "4") as running:
+        web.wait_for(4)
+        running.send_signal(signal.SIGTERM)
+        assert running.stderr is not None
+        while "stopping" not in running.stderr.readline():
+            pass
+        web.release()
+        _, said = running.communicate(timeout=20)
+    assert running.returncode == 128 + signal.SIGTERM
+    assert "Traceback" not in said
+    assert len(web.log) == 4
+
+    resumed = capstan(*command(settings))
+    assert "4 from a stopped run" in resumed.stderr
+    assert set(web.paths().values()) == {1}
 
 
 @pytest.mark.parametrize(

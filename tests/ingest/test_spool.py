@@ -1,3 +1,5 @@
+import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,8 +18,10 @@ RESULTS = st.builds(
     height=st.integers(1, 9),
     original_width=st.integers(1, 9),
     original_height=st.integers(1, 9),
-    sha256=st.text(max_size=5),
-) | st.builds(Failure, st.sampled_from(Reason))
+    sha256=st.just(""),
+).map(lambda image: replace(image, sha256=hashlib.sha256(image.data).hexdigest())) | st.builds(
+    Failure, st.sampled_from(Reason)
+)
 ANSWERS = st.builds(
     Answer,
     http_status=st.none() | st.integers(100, 999),
@@ -26,7 +30,7 @@ ANSWERS = st.builds(
     final_url=st.none() | st.text(st.characters(exclude_categories=["Cs"])),
 )
 IDENTITY = {"source_sha256": "abc", "settings": {"image_size": 256}}
-PICTURE = Image(b"picture", 3, 2, 6, 4, "hash")
+PICTURE = Image(b"picture", 3, 2, 6, 4, hashlib.sha256(b"picture").hexdigest())
 
 
 def row(index: int) -> Row:
@@ -36,15 +40,19 @@ def row(index: int) -> Row:
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(
     outcomes=st.dictionaries(st.integers(0, 50), st.tuples(ANSWERS, RESULTS), max_size=8),
+    hashed=st.booleans(),
     data=st.data(),
 )
 def test_a_kill_at_any_byte_loses_what_was_torn_and_no_more(
-    tmp_path: Path, outcomes: dict[int, tuple[Answer, Image | Failure]], data: st.DataObject
+    tmp_path: Path,
+    outcomes: dict[int, tuple[Answer, Image | Failure]],
+    hashed: bool,
+    data: st.DataObject,
 ) -> None:
     path = tmp_path / "spools" / "cc.tsv" / "0"
     path.unlink(missing_ok=True)
     ends = []
-    with Spool(path, IDENTITY) as spool:
+    with Spool(path, IDENTITY, hashed) as spool:
         for index, (answer, result) in outcomes.items():
             spool.append(index, answer, result)
             ends.append(path.stat().st_size)
@@ -52,7 +60,7 @@ def test_a_kill_at_any_byte_loses_what_was_torn_and_no_more(
     with path.open("r+b") as file:
         file.truncate(cut)
 
-    with Spool(path, IDENTITY) as spool:
+    with Spool(path, IDENTITY, hashed) as spool:
         whole = [index for index, end in zip(outcomes, ends, strict=True) if end <= cut]
         assert len(spool) == len(whole) == spool.reasons.total()
         for index in whole:

@@ -5,16 +5,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
+import aiohttp.test_utils
+import aiohttp.web
 import pytest
 
-from benchmarks.web import Fault, Web
-from ingest import sink
+from benchmarks.web import CHAIN, Fault, Web
+from ingest import job, sink
 from ingest import work as work_module
 from ingest.chunks import Chunk, find_chunks
-from ingest.config import Load, Patience, Pictures, Settings
-from ingest.run import unchanged
+from ingest.config import Load, Patience, Pictures, Settings, reasons
+from ingest.job import identity, unchanged
+from ingest.sink import IMAGE_SHARDS
 from ingest.spool import Spool
-from ingest.work import Tally, Written, work
+from ingest.work import Crew, Shard, Tally, Told, work
 from pipeline.shards import read_images, read_outcomes
 from tests.ingest.conftest import all_faults, fewer, files, work_here, write_chunk
 
@@ -30,6 +33,10 @@ EXPECTED = {
     "redirect_loop": "redirects",
     "opted_out": "opted_out",
 }
+
+
+def at_most(settings: Settings, per_host: int) -> Settings:
+    return replace(settings, load=replace(settings.load, per_host=per_host))
 
 
 def outcomes(settings: Settings, chunk: str) -> list[dict[str, Any]]:
@@ -106,12 +113,12 @@ def test_a_shard_that_is_not_whole_is_done_again(web: Web, settings: Settings, s
     work_here(settings)
     before = files(settings.output)
     (settings.output / f"0{suffix}").unlink()
-    assert unchanged(find_chunks(settings.input)[0], settings) is None
+    assert unchanged(find_chunks(settings.input)[0], settings, IMAGE_SHARDS) is None
     work_here(settings)
     assert files(settings.output) == before
 
 
-def ignore(_: Tally | Written) -> None:
+def ignore(_: Told) -> None:
     pass
 
 
@@ -121,13 +128,13 @@ async def test_rows_stream_across_chunks(web: Web, settings: Settings) -> None:
         write_chunk(settings, str(chunk), [("a", web.url("wide.jpg", row=chunk))])
     written = []
 
-    def tell(message: Tally | Written) -> None:
-        if isinstance(message, Written):
+    def tell(message: Told) -> None:
+        if isinstance(message, Shard):
             written.append(message.stats["chunk"])
             if len(written) == 4:
                 web.release()
 
-    await work(find_chunks(settings.input), fewer(settings, 2), 16, tell)
+    await work(find_chunks(settings.input), fewer(settings, 2), Crew(), tell)
     assert sorted(written[:4]) == ["1", "2", "3", "4"]
     assert written[4:] == ["0"]
 
@@ -146,7 +153,7 @@ async def test_a_chunk_is_taken_when_the_last_ones_rows_have_begun(
             asked.append(len(web.log))
             yield chunk
 
-    await work(take(), settings, 1, ignore)
+    await work(take(), at_most(settings, 1), Crew(), ignore)
     assert asked[0] == 0
     assert asked[1] >= 4  # of 5: the other processes had their chance
 
@@ -161,12 +168,12 @@ async def test_rows_that_wait_for_one_host_do_not_keep_others_from_coming(
     write_chunk(settings, "1", [("b", elsewhere)])
     written = []
 
-    def tell(message: Tally | Written) -> None:
-        if isinstance(message, Written):
+    def tell(message: Told) -> None:
+        if isinstance(message, Shard):
             written.append(message.stats["chunk"])
             web.release()
 
-    await work(find_chunks(settings.input), settings, 1, tell)
+    await work(find_chunks(settings.input), at_most(settings, 1), Crew(), tell)
     assert written == ["1", "0"]
 
 
@@ -175,7 +182,7 @@ async def test_a_row_that_waits_holds_no_slot(web: Web, settings: Settings) -> N
     others = [web.url("wide.jpg", row=row) for row in range(3)]
     write_chunk(settings, "0", [("a", url) for url in (flaky, *others)])
     patient = replace(settings, patience=Patience(first_wait=0.3), load=Load(in_flight=1))
-    await work(find_chunks(settings.input), patient, 1, ignore)
+    await work(find_chunks(settings.input), patient, Crew(), ignore)
     paths = [request.path for request in web.log]
     assert paths[0] == paths[-1] == "/flaky/wide.jpg"
     assert len(paths) == 5
@@ -183,7 +190,7 @@ async def test_a_row_that_waits_holds_no_slot(web: Web, settings: Settings) -> N
 
 async def test_a_host_gets_no_more_connections_than_allowed(web: Web, settings: Settings) -> None:
     write_chunk(settings, "0", [("a", web.url("wide.jpg", Fault.SLOW, row)) for row in range(12)])
-    await work(find_chunks(settings.input), settings, 3, ignore)
+    await work(find_chunks(settings.input), at_most(settings, 3), Crew(), ignore)
     assert web.most_open == 3
 
 
@@ -191,7 +198,7 @@ async def test_the_deadline_is_the_rows_own(web: Web, settings: Settings) -> Non
     write_chunk(settings, "0", [("a", web.url("wide.jpg", Fault.STALLED, n)) for n in range(3)])
     patience = Patience(deadline=0.3, first_wait=0.0, attempts=9)
     hurried = replace(settings, patience=patience, load=Load(in_flight=1))
-    await work(find_chunks(settings.input), hurried, 1, ignore)
+    await work(find_chunks(settings.input), hurried, Crew(), ignore)
     assert [row["reason"] for row in outcomes(settings, "0")] == ["timeout"] * 3
     assert len(web.paths()) == 3  # each had its turn, however long it waited for it
 
@@ -199,7 +206,9 @@ async def test_the_deadline_is_the_rows_own(web: Web, settings: Settings) -> Non
 async def test_a_stopped_run_is_taken_up_where_it_was(web: Web, settings: Settings) -> None:
     rows = [("a", web.url("wide.jpg", row=row)) for row in range(20)]
     write_chunk(settings, "0", [*rows, ("last", web.url("tall.png", Fault.STALLED))])
-    first = asyncio.create_task(work(find_chunks(settings.input), fewer(settings, 4), 4, ignore))
+    first = asyncio.create_task(
+        work(find_chunks(settings.input), fewer(settings, 4), Crew(), ignore)
+    )
     await asyncio.to_thread(web.wait_for, 21)
     first.cancel()
     await asyncio.wait([first])
@@ -209,15 +218,15 @@ async def test_a_stopped_run_is_taken_up_where_it_was(web: Web, settings: Settin
     assert len(finished) >= 17  # all but those in flight
 
     web.release()
-    told: list[Tally | Written] = []
-    await work([chunk], settings, 4, told.append)
+    told: list[Told] = []
+    await work([chunk], settings, Crew(), told.append)
 
     paths = web.paths()
     assert all(paths[f"/none/wide.jpg?row={row}"] == 1 for row in finished)
     assert sum(message.kept for message in told if isinstance(message, Tally)) == len(finished)
     resumed = files(settings.output)
     again = replace(settings, output=settings.output / "again")
-    await work([chunk], again, 4, ignore)
+    await work([chunk], again, Crew(), ignore)
     assert files(again.output) == resumed
 
 
@@ -244,14 +253,156 @@ def test_a_chunk_altered_during_the_run_is_an_error(
     web: Web, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_chunk(settings, "0", [("a", web.url("wide.jpg"))])
-    write: Callable[..., Any] = work_module.write_shard
+    write: Callable[..., Any] = job.write_shard
 
     def alter(*arguments: Any) -> Any:
         path.write_bytes(path.read_bytes() * 2)
         return write(*arguments)
 
-    monkeypatch.setattr(work_module, "write_shard", alter)
+    monkeypatch.setattr("ingest.work.write_shard", alter)
     with pytest.raises(ExceptionGroup) as caught:
         work_here(settings)
     assert caught.group_contains(Exception, match="does not hold row 1")
     assert not (settings.output / "0_stats.json").exists()
+
+
+async def test_an_address_is_fetched_once_for_all_its_rows_of_a_chunk(
+    web: Web, settings: Settings
+) -> None:
+    good, missing = web.url("wide.jpg", Fault.STALLED), web.url("tall.png", Fault.NOT_FOUND)
+    rows = [("a", good), ("b", missing), ("c", good), ("d", missing), ("e", good)]
+    write_chunk(settings, "0", rows)
+    working = asyncio.create_task(work(find_chunks(settings.input), settings, Crew(), ignore))
+    await asyncio.to_thread(web.wait_for, 2)
+    web.release()
+    await working
+
+    assert sorted(web.paths().values()) == [1, 1]
+    found = outcomes(settings, "0")
+    assert [row["caption"] for row in found] == list("abcde")
+    assert [row["reason"] for row in found] == [None, "not_found", None, "not_found", None]
+    assert [row["attempts"] for row in found] == [1, 1, 0, 0, 0]
+    assert len({row["sha256"] for row in found if row["sha256"]}) == 1
+    images = list(read_images(settings.output / "0.tar"))
+    assert [image.caption for image in images] == ["a", "c", "e"]
+
+
+def test_a_repeated_address_is_not_fetched_again_after_a_stop(web: Web, settings: Settings) -> None:
+    url = web.url("wide.jpg")
+    write_chunk(settings, "0", [("a", url), ("b", url)])
+    work_here(settings)
+    undisturbed = files(settings.output)
+    chunk = find_chunks(settings.input)[0]
+    rows = [row for row in sink.IMAGE_SHARDS.read(settings.output, "0") if row.row.index == 0]
+    for path in settings.output.glob("0*"):
+        path.unlink()
+    made_with = identity(chunk, settings, IMAGE_SHARDS)
+    with Spool(settings.output / ".spool" / "0", made_with) as spool:
+        spool.append(0, rows[0].answer, rows[0].result)
+    work_here(settings)
+    assert len(web.log) == 1
+    assert files(settings.output) == undisturbed
+
+
+def test_failed_rows_are_tried_again_when_asked_for_and_no_others(
+    web: Web, settings: Settings
+) -> None:
+    once = replace(settings, patience=Patience(attempts=1))
+    flaky = [("f", web.url("wide.jpg", Fault.FLAKY, row)) for row in range(2)]
+    rows = [("a", web.url("wide.jpg")), *flaky, ("gone", web.url("x", Fault.NOT_FOUND)), ("", "x")]
+    write_chunk(settings, "0", rows)
+    write_chunk(settings, "1", [("fine", web.url("tall.png"))])
+    assert len(work_here(once)) == 2
+    before, asked = files(settings.output), len(web.log)
+    assert work_here(once) == []
+
+    (stats,) = work_here(replace(once, retry_failed=reasons("server_error,dns")))
+
+    assert sorted(request.path for request in web.log[asked:]) == [
+        "/flaky/wide.jpg?row=0",
+        "/flaky/wide.jpg?row=1",
+    ]
+    assert (stats["images"], stats["failures"]) == (3, {"bad_url": 1, "not_found": 1})
+    after = files(settings.output)
+    assert {name for name in after if after[name] != before[name]} == {
+        "0.tar",
+        "0.parquet",
+        "0_stats.json",
+    }
+    captions = [image.caption for image in read_images(settings.output / "0.tar")]
+    assert captions == ["a", "f", "f"]
+    assert work_here(replace(once, retry_failed=reasons("server_error"))) == []
+
+
+async def test_redirects_are_followed_up_to_a_limit(web: Web, settings: Settings) -> None:
+    write_chunk(settings, "0", [("a", web.url("wide.jpg", Fault.REDIRECT))])
+    for most, reason in ((CHAIN, None), (CHAIN - 1, "redirects")):
+        allowed = replace(settings, web=replace(settings.web, max_redirects=most))
+        await work(find_chunks(settings.input), allowed, Crew(), ignore)
+        (row,) = outcomes(settings, "0")
+        assert (row["reason"], row["attempts"]) == (reason, 1)
+    assert row["http_status"] == 302
+
+
+class Hosts:
+    """A host that sends on to another, which says what robots may see."""
+
+    def __init__(self, picture: bytes) -> None:
+        self.log: list[str] = []
+        self._picture = picture
+
+    async def answer(self, request: aiohttp.web.Request) -> aiohttp.web.Response:
+        self.log.append(request.path)
+        if request.path == "/robots.txt":
+            return aiohttp.web.Response(text="User-agent: *\nDisallow: /secret/\n")
+        if request.path.startswith("/to"):
+            raise aiohttp.web.HTTPFound(request.path.removeprefix("/to"))
+        return aiohttp.web.Response(body=self._picture, content_type="image/jpeg")
+
+
+async def test_robots_are_asked_once_and_obeyed_after_redirects_too(
+    settings: Settings, pictures: dict[str, bytes]
+) -> None:
+    hosts = Hosts(pictures["wide.jpg"])
+    app = aiohttp.web.Application()
+    app.router.add_get("/{path:.*}", hosts.answer)
+    async with aiohttp.test_utils.TestServer(app) as server:
+        paths = ["/open/1", "/secret/1", "/to/open/2", "/to/secret/2"]
+        write_chunk(settings, "0", [("a", str(server.make_url(path))) for path in paths])
+        obedient = replace(settings, web=replace(settings.web, robots=True))
+        await work(find_chunks(settings.input), obedient, Crew(), ignore)
+    assert [row["reason"] for row in outcomes(settings, "0")] == [None, "robots", None, "robots"]
+    assert sorted(hosts.log) == [
+        "/open/1",
+        "/open/2",
+        "/robots.txt",
+        "/to/open/2",
+        "/to/secret/2",
+    ]
+
+
+async def test_a_host_that_is_down_costs_its_own_rows_and_only_so_long(
+    web: Web, settings: Settings
+) -> None:
+    down = [("d", web.url("wide.jpg", Fault.STALLED, row)) for row in range(200)]
+    elsewhere = web.url("tall.png").replace("127.0.0.1", "localhost")
+    write_chunk(settings, "0", [*down, ("up", elsewhere)])
+    impatient = replace(
+        settings,
+        web=replace(settings.web, timeout=0.1),
+        patience=Patience(first_wait=0.0, deadline=0.5),
+    )
+    await work(find_chunks(settings.input), impatient, Crew(), ignore)
+    found = Counter(row["reason"] for row in outcomes(settings, "0"))
+    assert (found[None], found["host_down"] > 150) == (1, True)
+    assert set(found) <= {None, "timeout", "host_down"}
+    assert len(web.log) < 50
+
+
+async def test_one_long_pause_is_asked_for_once_for_all_rows_of_a_host(
+    web: Web, settings: Settings
+) -> None:
+    write_chunk(settings, "0", [("a", web.url("wide.jpg", Fault.OVERLOADED, n)) for n in range(50)])
+    await work(find_chunks(settings.input), at_most(settings, 1), Crew(), ignore)
+    assert [row["reason"] for row in outcomes(settings, "0")] == ["rate_limited"] * 50
+    assert len(web.log) == 1

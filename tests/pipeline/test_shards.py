@@ -37,6 +37,7 @@ from pipeline.shards import (
     read_images,
     read_outcomes,
     read_training_shard,
+    tar_header,
     write_feature_shard,
     write_image_shard,
     write_training_shard,
@@ -223,3 +224,13 @@ def test_stats_that_are_no_json_are_refused(tmp_path: Path) -> None:
     path.write_text(json.dumps([1]))
     with pytest.raises(DataError, match="not a capstan-image-shard"):
         read_image_stats(path)
+
+
+@given(
+    name=st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=120),
+    size=st.integers(0, 1 << 40),
+)
+def test_tar_headers_are_the_librarys(name: str, size: int) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = size
+    assert tar_header(name, size) == member.tobuf(tarfile.PAX_FORMAT)

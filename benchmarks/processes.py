@@ -1,0 +1,96 @@
+"""A command with all its processes: how long it ran and how much memory it held at its peak."""
+
+import resource
+import subprocess
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from pipeline.errors import CapstanError
+
+INTERVAL = 0.25  # seconds between samples of memory; each takes some milliseconds
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command took."""
+
+    seconds: float
+    processor: float  # seconds, of all its processes that have ended in good order
+    memory: tuple[int, ...] = field(repr=False)  # bytes, a sample each interval
+    killed: bool = False  # it took too long
+
+    @property
+    def peak(self) -> int:
+        """The most bytes held at a time."""
+        return max(self.memory, default=0)
+
+
+def run(words: Sequence[str], environment: Mapping[str, str], log: Path, limit: float) -> Ran:
+    """Run a command to its end, its output into a file; it is killed after `limit` seconds.
+
+    Raises CapstanError when it fails.
+    """
+    started, processor = time.monotonic(), _processor_seconds()
+    with log.open("wb") as output:
+        process = subprocess.Popen(words, stdout=output, stderr=output, env=dict(environment))
+    samples: list[int] = []
+    ended = threading.Event()
+    watch = threading.Thread(target=_watch, args=(process.pid, samples, ended))
+    watch.start()
+    status = None
+    try:
+        with suppress(subprocess.TimeoutExpired):
+            status = process.wait(limit)
+        seconds = time.monotonic() - started
+    finally:
+        ended.set()
+        watch.join()
+        kill_tree(process)
+    if status:
+        said = log.read_text(errors="replace").strip().splitlines()[-10:]
+        raise CapstanError("\n".join([f"{_name(words)} ended with {status}:", *said]))
+    return Ran(seconds, _processor_seconds() - processor, tuple(samples), status is None)
+
+
+def _processor_seconds() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def _name(words: Sequence[str]) -> str:
+    return " ".join(words[:4])
+
+
+def memory_of(pid: int) -> int:
+    """Bytes that a process and all it has started hold, pages that they share counted once (PSS).
+
+    Zero for a process that has ended.
+    """
+    total = 0
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        for each in (process, *process.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                total += each.memory_full_info().pss
+    return total
+
+
+def kill_tree(process: subprocess.Popen[bytes]) -> None:
+    """Kill what is left of a command."""
+    with suppress(psutil.NoSuchProcess):
+        for child in psutil.Process(process.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
+    process.kill()
+    process.wait()
+
+
+def _watch(pid: int, samples: list[int], ended: threading.Event) -> None:
+    while not ended.wait(INTERVAL):
+        samples.append(memory_of(pid))

@@ -1,0 +1,240 @@
+"""Decoding in processes of its own: a picture that crashes or hangs the decoder costs one row.
+
+A process answers in the order it was asked, so of the pictures it leaves unanswered the first is
+the one that ended it. That one is tried once more, as a process may be killed for memory that
+others took; those behind it just go to the next process. A picture that takes too long is ended by
+an alarm that the process has set for itself, so that not even an orphan lives longer. An orphan
+that waits for work finds its socket closed.
+"""
+
+import asyncio
+import os
+import pickle
+import resource
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import warnings
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, Self
+
+from ingest.config import Pictures
+from ingest.images import prepare, prepare_undecoded
+from pipeline.errors import CapstanError
+from pipeline.records import Failure, Image, Reason
+
+Function = Callable[[bytes, Pictures], Image | Failure]
+
+TIME_LIMIT = 30.0  # seconds for one picture
+AHEAD = 2  # pictures at a process at a time, so that it need not wait for the next
+TRIES = 2
+BUFFER = 1 << 20  # bytes of an answer read ahead
+SIZE = struct.Struct("<I")  # bytes of the message that follows
+# glibc gives the memory of each picture back at once, and asking again costs a fifth of the time.
+KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(64 << 20), "MALLOC_MMAP_THRESHOLD_": str(32 << 20)}
+START = "import sys; from ingest.decoders import serve; serve(int(sys.argv[1]))"
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What a process does with a picture."""
+
+    pictures: Pictures
+    function: Function
+    time_limit: float  # seconds
+
+
+@dataclass(slots=True, eq=False)
+class _Job:
+    data: bytes
+    result: "asyncio.Future[Image | Failure]"
+    tries: int = 1
+
+    def end(self, result: Image | Failure) -> None:
+        if not self.result.done():  # it is when its row was given up
+            self.result.set_result(result)
+
+
+class Decoders:
+    """Decoder processes of one event loop, as an async context manager.
+
+    `function` must be importable by its name.
+    """
+
+    def __init__(
+        self,
+        pictures: Pictures,
+        count: int = 1,
+        function: Function = prepare,
+        time_limit: float = TIME_LIMIT,
+    ) -> None:
+        work = _Work(pictures, function, time_limit)
+        self._work = work
+        self._workers = [_Worker(work) for _ in range(count)]
+        self._slots = asyncio.Semaphore(count * AHEAD)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def __repr__(self) -> str:
+        return f"<Decoders {[len(worker.jobs) for worker in self._workers]}>"
+
+    async def __aenter__(self) -> Self:
+        for worker in self._workers:
+            task = asyncio.create_task(worker.run())
+            task.add_done_callback(worker.ended)
+            self._tasks.append(task)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def prepare(self, data: bytes) -> Image | Failure:
+        """What the function makes of a body, or that it crashed or hung.
+
+        What a header alone decides needs no process. Raises CapstanError when none starts.
+        """
+        if self._work.function is prepare and self._work.pictures.check == "header":
+            result = prepare_undecoded(data, self._work.pictures)
+            if result is not None:
+                return result
+        async with self._slots:
+            worker = min(self._workers, key=lambda worker: len(worker.jobs))
+            return await worker.give(data)
+
+
+@dataclass(eq=False)
+class _Worker:
+    """One process after another, and the pictures that the present one has not answered."""
+
+    work: _Work
+    jobs: deque[_Job] = field(default_factory=deque)
+    _writer: asyncio.StreamWriter | None = None  # while the process is ready
+    _error: BaseException | None = None  # why there is no process any more
+
+    def give(self, data: bytes) -> "asyncio.Future[Image | Failure]":
+        if self._error:
+            raise self._error
+        job = _Job(data, asyncio.get_running_loop().create_future())
+        self.jobs.append(job)
+        if self._writer:
+            _send(self._writer, data)
+        return job.result
+
+    async def run(self) -> None:
+        """Keep a process running until cancelled."""
+        while True:
+            self._blame(await self._run_process())
+
+    def ended(self, task: "asyncio.Task[None]") -> None:
+        """Tell those who wait that no answer will come."""
+        self._error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        assert self._error
+        for job in self.jobs:
+            if not job.result.done():
+                job.result.set_exception(self._error)
+
+    async def _run_process(self) -> int:
+        """Have a process answer pictures until it ends; return how it ended."""
+        process, ours = _start()
+        reader, writer = await asyncio.open_unix_connection(sock=ours, limit=BUFFER)
+        try:
+            _send(writer, pickle.dumps(self.work))
+            if await _receive(reader) is None:
+                raise CapstanError(f"a decoder process does not start (status {process.wait()})")
+            self._writer = writer
+            for job in self.jobs:
+                _send(writer, job.data)
+            while answer := await _receive(reader):
+                self.jobs.popleft().end(pickle.loads(answer))
+        finally:
+            self._writer = None
+            writer.close()
+            process.kill()
+            status = process.wait()
+        return status
+
+    def _blame(self, status: int) -> None:
+        """Settle the picture that ended a process."""
+        jobs = deque(job for job in self.jobs if not job.result.done())
+        if jobs and jobs[0] is self.jobs[0]:
+            if status == -signal.SIGALRM:
+                jobs.popleft().end(Failure(Reason.DECODER_TIMEOUT))
+            elif jobs[0].tries == TRIES:
+                jobs.popleft().end(Failure(Reason.DECODER_CRASH))
+            else:
+                jobs[0].tries += 1
+        self.jobs = jobs
+
+
+def _start() -> tuple["subprocess.Popen[bytes]", socket.socket]:
+    """A process that waits for its work, and the socket to it.
+
+    Not by `multiprocessing`, whose daemons may have no children. In a process group of its own, it
+    hears neither Ctrl-C nor what else is meant for its parent, which may still need it to finish.
+    """
+    path = os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path)
+    ours, theirs = socket.socketpair()
+    with theirs:
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-c", START, str(theirs.fileno())],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            pass_fds=[theirs.fileno()],
+            env={**KEEP_MEMORY, **os.environ, "PYTHONPATH": path},
+            process_group=0,
+        )
+    return process, ours
+
+
+def _send(writer: asyncio.StreamWriter, message: bytes) -> None:
+    writer.write(SIZE.pack(len(message)))
+    writer.write(message)
+
+
+async def _receive(reader: asyncio.StreamReader) -> bytes | None:
+    """The next message; None when the other side has ended."""
+    with suppress(asyncio.IncompleteReadError, ConnectionError):
+        (size,) = SIZE.unpack(await reader.readexactly(SIZE.size))
+        return await reader.readexactly(size)
+    return None
+
+
+# The child's side
+
+
+def serve(descriptor: int) -> None:
+    """Answer pictures until the parent's end of the socket closes."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    warnings.filterwarnings("ignore", module="PIL")  # of damaged metadata, which is left out
+    # Closed by our end alone: a parent that hears of it sooner would cut a traceback short.
+    parent = socket.socket(fileno=descriptor)
+    requests = parent.makefile("rb")
+    with suppress(ConnectionError, EOFError):
+        work: _Work = pickle.loads(_read(requests))
+        _answer(parent, b"ready")
+        while True:
+            data = _read(requests)
+            signal.setitimer(signal.ITIMER_REAL, work.time_limit)  # its default is to end us
+            result = work.function(data, work.pictures)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            _answer(parent, pickle.dumps(result))
+
+
+def _read(requests: BinaryIO) -> bytes:
+    head = requests.read(SIZE.size)
+    if len(head) < SIZE.size:
+        raise EOFError
+    (size,) = SIZE.unpack(head)
+    return requests.read(size)
+
+
+def _answer(parent: socket.socket, message: bytes) -> None:
+    parent.sendall(SIZE.pack(len(message)))
+    parent.sendall(message)

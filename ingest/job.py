@@ -1,0 +1,122 @@
+"""A chunk on its way to a shard: its journal, its rows that are out, its equal addresses."""
+
+from collections.abc import Callable, Iterable, Set
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ingest.chunks import Chunk
+from ingest.config import Settings
+from ingest.rows import read_rows
+from ingest.sink import Sink
+from ingest.spool import Spool
+from pipeline.errors import DataError
+from pipeline.files import output_directory
+from pipeline.records import Answer, Failure, Image, Outcome, Reason, Row
+from pipeline.shards import STATS_SUFFIX, read_image_stats
+
+OF_THE_LINE = {Reason.BAD_ROW, Reason.BAD_URL}  # found anew whenever the chunk is read
+SPOOLS = ".spool"  # in the output directory
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """A chunk being worked on."""
+
+    chunk: Chunk
+    spool: Spool
+    count: Callable[[Image | Failure], None]  # told of each row that ends
+    open: int = 1  # rows that are out, and one more while the chunk is being read
+    first: dict[str, Row] = field(default_factory=dict)  # of the rows of an address
+    same: dict[str, list[Row]] = field(default_factory=dict)  # the others, while that one is out
+
+    def must_fetch(self, row: Row) -> bool:
+        """Whether a row is to be fetched, and is out from now on; an address is fetched once."""
+        first = self.first.setdefault(row.url, row)
+        if row.index in self.spool:
+            return False
+        if first is row:
+            self.open += 1
+            return True
+        if first.index in self.spool:
+            self._repeat(row, self.spool.read(first))
+        else:
+            self.same.setdefault(row.url, []).append(row)
+        return False
+
+    def finish(self, row: Row, answer: Answer, result: Image | Failure) -> None:
+        """Keep how a fetched row ended, for its equals too."""
+        self._keep(row, answer, result)
+        for other in self.same.pop(row.url, ()):
+            self._repeat(other, Outcome(row, answer, result))
+        self.open -= 1
+
+    def _repeat(self, row: Row, outcome: Outcome) -> None:
+        self._keep(row, replace(outcome.answer, attempts=0), outcome.result)
+
+    def _keep(self, row: Row, answer: Answer, result: Image | Failure) -> None:
+        self.spool.append(row.index, answer, result)
+        self.count(result)
+
+
+def open_job(
+    chunk: Chunk, settings: Settings, sink: Sink, count: Callable[[Image | Failure], None]
+) -> Job | dict[str, Any]:
+    """Begin a chunk, or go on with what a stopped run had of it.
+
+    Returns the stats of its shard instead if that is whole and nothing in it is to be retried.
+    """
+    path = settings.output / SPOOLS / chunk.name
+    stats = unchanged(chunk, settings, sink)
+    retried = settings.retry_failed & set(stats["failures"]) if stats else frozenset()
+    if stats and not retried:
+        path.unlink(missing_ok=True)
+        return stats
+    for directory in (path.parent, (settings.output / chunk.name).parent):
+        output_directory(directory)
+    spool = Spool(path, identity(chunk, settings, sink), sink.hashed)
+    if stats:
+        take_over(spool, sink.read(settings.output, chunk.name), retried)
+    return Job(chunk, spool, count)
+
+
+def take_over(spool: Spool, outcomes: Iterable[Outcome], retried: Set[str]) -> None:
+    """Fill a spool with the rows of a shard, but for those that failed so."""
+    for outcome in outcomes:
+        reason = outcome.result.reason if isinstance(outcome.result, Failure) else None
+        if outcome.row.index not in spool and reason not in retried | OF_THE_LINE:
+            spool.append(outcome.row.index, outcome.answer, outcome.result)
+
+
+def unchanged(chunk: Chunk, settings: Settings, sink: Sink) -> dict[str, Any] | None:
+    """The stats of a chunk's shard if it is whole and would come out the same, else None."""
+    try:
+        stats = read_image_stats(settings.output / f"{chunk.name}{STATS_SUFFIX}", sink.format)
+    except DataError:  # missing, or of another version or kind: made again
+        return None
+    if any(stats.get(name) != value for name, value in identity(chunk, settings, sink).items()):
+        return None
+    for suffix, description in stats["files"].items():
+        path = settings.output / f"{chunk.name}{suffix}"
+        if not path.is_file() or path.stat().st_size != description["bytes"]:
+            return None
+    return stats
+
+
+def identity(chunk: Chunk, settings: Settings, sink: Sink) -> dict[str, Any]:
+    """What a chunk's shard and spool depend on, besides the web."""
+    return {**settings.identity(chunk.sha256), **sink.identity}
+
+
+def write_shard(chunk: Chunk, spool: Spool, settings: Settings, sink: Sink) -> dict[str, Any]:
+    """Write a finished chunk's shard in row order from its spool; return the shard's stats."""
+    # First, so that a shard made of old and new files never counts as whole.
+    (settings.output / f"{chunk.name}{STATS_SUFFIX}").unlink(missing_ok=True)
+    with spool, chunk.path.open("rb") as file:
+        outcomes = (
+            row if isinstance(row, Outcome) else spool.read(row)
+            for row in read_rows(file, chunk.name)
+        )
+        provenance = identity(chunk, settings, sink)
+        stats = sink.write(settings.output, chunk.name, outcomes, provenance)
+        spool.remove()
+    return stats

@@ -1,0 +1,85 @@
+"""How many rows of a process are at work at a time, without letting slow hosts idle the rest."""
+
+import asyncio
+from types import TracebackType
+from typing import Self
+
+SLOW = 2.0  # seconds after which a request no longer counts among the fast ones
+
+
+class Slots:
+    """So many rows at work, and so many more that wait for a slow answer.
+
+    A row that is being fetched for longer than SLOW seconds steps aside: its slot goes to another
+    row, while there are fewer than `aside` such rows. So dead hosts and trickling ones cost
+    memory, which is bounded, and not the speed of the rest.
+    """
+
+    def __init__(self, count: int, aside: int) -> None:
+        self._free = asyncio.Semaphore(count)
+        self._aside, self._most_aside = 0, aside
+        self._at_work = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def take(self) -> None:
+        """Wait for a slot; it is held by the `Slot` made next."""
+        await self._free.acquire()
+
+    async def all_free(self) -> None:
+        """Wait until no row is at work."""
+        await self._idle.wait()
+
+    def begin(self) -> None:
+        """Count a row at work."""
+        self._at_work += 1
+        self._idle.clear()
+
+    def step_aside(self) -> bool:
+        """Free a slot for a place aside, if there is one."""
+        if self._aside == self._most_aside:
+            return False
+        self._aside += 1
+        self._free.release()
+        return True
+
+    def give_back(self, aside: bool) -> None:
+        """Let another row have a slot, or a place aside."""
+        self._at_work -= 1
+        if self._at_work == 0:
+            self._idle.set()
+        if aside:
+            self._aside -= 1
+        else:
+            self._free.release()
+
+    def __repr__(self) -> str:
+        return f"<Slots: {self._at_work} at work, {self._aside} of them aside>"
+
+
+class Slot:
+    """The slot of one row, taken before, while its `with` block runs."""
+
+    def __init__(self, slots: Slots) -> None:
+        self._slots, self._is_aside = slots, False
+        slots.begin()
+        self._timer = asyncio.get_running_loop().call_later(SLOW, self._step_aside)
+
+    def _step_aside(self) -> None:
+        self._is_aside = self._slots.step_aside()
+
+    def fetched(self) -> None:
+        """Stay from now on: what comes next is our own work and must not pile up."""
+        self._timer.cancel()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._timer.cancel()
+        self._slots.give_back(self._is_aside)

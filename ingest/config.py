@@ -159,6 +159,7 @@ class Settings:
     patience: Patience = field(default_factory=Patience)
     load: Load = field(default_factory=Load)
     retry_failed: frozenset[str] = frozenset()  # reasons
+    statistics: Path | None = None  # a directory
 
     @classmethod
     def configure(cls, parser: argparse.ArgumentParser) -> None:
@@ -179,6 +180,12 @@ class Settings:
             help="also try again the rows of finished shards that failed: for reasons that may "
             "pass, or for those given, divided by commas",
         )
+        parser.add_argument(
+            "--statistics",
+            type=Path,
+            metavar="DIR",
+            help="where to write what the run saw of the web: hosts, statuses, latencies, rates",
+        )
         for group in (Pictures, Web, Patience, Load):
             group.configure(parser)
 
@@ -193,6 +200,7 @@ class Settings:
             Patience.from_arguments(arguments),
             Load.from_arguments(arguments),
             arguments.retry_failed,
+            arguments.statistics,
         )
 
     def identity(self, source_sha256: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from ingest.config import Settings
 from ingest.rows import read_rows
 from ingest.sink import Sink
 from ingest.spool import Spool
+from ingest.statistics import Statistics
 from pipeline.errors import DataError
 from pipeline.files import output_directory
 from pipeline.records import Answer, Failure, Image, Outcome, Reason, Row
@@ -28,6 +29,7 @@ class Job:
     open: int = 1  # rows that are out, and one more while the chunk is being read
     first: dict[str, Row] = field(default_factory=dict)  # of the rows of an address
     same: dict[str, list[Row]] = field(default_factory=dict)  # the others, while that one is out
+    statistics: Statistics = field(default_factory=Statistics)  # of the rows fetched
 
     def must_fetch(self, row: Row) -> bool:
         """Whether a row is to be fetched, and is out from now on; an address is fetched once."""

@@ -15,6 +15,7 @@ from ingest.images import check_decoders
 from ingest.job import SPOOLS
 from ingest.sink import IMAGE_SHARDS, Sink
 from ingest.spool import remove_spools
+from ingest.statistics import RunStatistics
 from ingest.supervise import supervise
 from pipeline.errors import DataError, SettingError
 from pipeline.files import input_directory, output_directory
@@ -52,11 +53,17 @@ def ingest(settings: Settings, sink: Sink = IMAGE_SHARDS) -> Summary:
     chunks = find_chunks(settings.input)
     check_input(settings.input, chunks)
     check_decoders()
-    summary, done = Summary(), 0
+    if settings.statistics:
+        output_directory(settings.statistics)
+    summary, statistics, done = Summary(), RunStatistics(), 0
     with ended_by_sigterm():
-        for shard in supervise(chunks, settings, sink):
+        for shard in supervise(chunks, settings, sink, statistics):
             summary.add(shard.stats)
-            done += shard.is_new
+            if shard.is_new:
+                done += 1
+                statistics.add(shard.stats["chunk"], shard.statistics)
+    if settings.statistics:
+        statistics.write(settings.statistics)
     remove_spools(settings.output / SPOOLS)
     logger.info("%d chunks: %d unchanged, %d done", len(chunks), len(chunks) - done, done)
     event = {"rows": summary.rows, "images": summary.images, "failures": dict(summary.failures)}

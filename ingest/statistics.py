@@ -6,9 +6,10 @@ were there. They depend on timing, so they never lie among the shards.
 """
 
 import math
-from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+import time
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +73,12 @@ class Statistics:
     def note(self, host: str, answer: Answer, result: Image | Failure, seconds: float) -> None:
         """Count a row; `seconds` is what its last request took."""
         failed = [result.reason.value] if isinstance(result, Failure) else []
-        line = self.hosts.setdefault(host, HostCount())
-        line.add(HostCount(1, not failed, answer.attempts, answer.bytes, Counter(failed)))
+        line = self.hosts.get(host) or self.hosts.setdefault(host, HostCount())
+        line.rows += 1
+        line.images += not failed
+        line.attempts += answer.attempts
+        line.bytes += answer.bytes
+        line.reasons.update(failed)
         self.statuses[str(answer.http_status or "none")] += 1
         self.latencies.note(seconds)
 
@@ -109,52 +114,47 @@ class Statistics:
         }
 
 
-@dataclass(slots=True)
 class RunStatistics:
-    """Of a whole run, gathered in its parent."""
+    """Of a whole run, gathered in its parent while it goes on."""
 
-    total: Statistics = field(default_factory=Statistics)
-    shards: list[dict[str, Any]] = field(default_factory=list)
-    seconds: dict[int, Counter[str]] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._total = Statistics()
+        self._shards: list[dict[str, Any]] = []
+        self._timeline: dict[int, Counter[str]] = defaultdict(Counter)  # by second
 
-    def shard(self, name: str, statistics: Statistics) -> None:
+    def add(self, shard: str, statistics: Statistics) -> None:
         """Add a shard that was written."""
-        self.total.add(statistics)
-        self.shards.append({"shard": name, **_flat(statistics.numbers())})
+        self._total.add(statistics)
+        self._shards.append({"shard": shard, **_flat(statistics.numbers())})
 
-    def tick(self, second: int, counts: Mapping[str, int]) -> None:
-        """Add rows, images and bytes that came in a second of the run."""
-        self.seconds.setdefault(second, Counter()).update(counts)
+    def tick(self, rows: int, images: int, bytes: int) -> None:
+        """Add what came since the last time."""
+        counts = {"rows": rows, "images": images, "bytes": bytes}
+        self._timeline[int(time.monotonic() - self._began)].update(counts)
 
-    def write(self, directory: Path, about: Mapping[str, Any]) -> None:
-        """Write the files; `about` joins the sums in `run.json`."""
+    def write(self, directory: Path) -> None:
+        """Write the files."""
         manifest: dict[str, Any] = {"format": FORMAT, "version": VERSION}
-        write_json(directory / "run.json", {**manifest, **about, **self.total.numbers()})
-        hosts = (
-            {
-                "host": host,
-                "rows": line.rows,
-                "images": line.images,
-                "attempts": line.attempts,
-                "bytes": line.bytes,
-                "reasons": str(dict(line.reasons.most_common())),
-            }
-            for host, line in self.total.busiest()
-        )
-        timeline = ({"second": second, **counts} for second, counts in sorted(self.seconds.items()))
-        for name, lines in (("shards", self.shards), ("hosts", hosts), ("timeline", timeline)):
-            write_table(directory / f"{name}.parquet", _table(lines), manifest)
+        seconds = round(time.monotonic() - self._began, 3)
+        numbers = self._total.numbers()
+        write_json(directory / "run.json", {**manifest, "seconds": seconds, **numbers})
+        hosts = [
+            {"host": name, **asdict(host), "reasons": _text(host.reasons)}
+            for name, host in self._total.busiest()
+        ]
+        timeline = [{"second": second, **counts} for second, counts in self._timeline.items()]
+        for name, lines in (("shards", self._shards), ("hosts", hosts), ("timeline", timeline)):
+            write_table(directory / f"{name}.parquet", pa.Table.from_pylist(lines), manifest)
 
 
 def _flat(numbers: Mapping[str, Any]) -> dict[str, Any]:
-    """A line of plain columns; counts by name as text."""
-    latency = {f"latency_{name}": value for name, value in numbers["latency"].items()}
-    plain = {
-        key: str(value) if isinstance(value, dict) else value for key, value in numbers.items()
-    }
-    del plain["latency"]
-    return plain | latency
+    """A line of a table."""
+    plain = {name: value for name, value in numbers.items() if name != "latency"}
+    counts = {name: _text(numbers[name]) for name in ("reasons", "http_statuses")}
+    return plain | counts | {f"latency_{key}": value for key, value in numbers["latency"].items()}
 
 
-def _table(lines: Iterable[Mapping[str, Any]]) -> pa.Table:
-    return pa.Table.from_pylist([dict(line) for line in lines])
+def _text(counts: Mapping[str, int]) -> str:
+    """`not_found 3, dns 1`."""
+    return ", ".join(f"{name} {count}" for name, count in counts.items())

@@ -20,6 +20,7 @@ from ingest.chunks import Chunk
 from ingest.config import Settings
 from ingest.pauses import Pauses
 from ingest.sink import Sink
+from ingest.statistics import RunStatistics
 from ingest.work import Begun, Crew, Shard, StoppedError, Tally, work
 from pipeline.errors import CapstanError
 from pipeline.progress import Progress
@@ -29,7 +30,9 @@ COLLECT_AFTER = 50_000, 20, 20
 STOP_PATIENCE = 9.5  # seconds for a process to end before it is killed: time to drain
 
 
-def supervise(chunks: Sequence[Chunk], settings: Settings, sink: Sink) -> Iterator[Shard]:
+def supervise(
+    chunks: Sequence[Chunk], settings: Settings, sink: Sink, statistics: RunStatistics
+) -> Iterator[Shard]:
     """Run the processes and show their progress; yield each chunk's shard once it is whole.
 
     Raises what a process reports, and CapstanError when one dies.
@@ -51,7 +54,7 @@ def supervise(chunks: Sequence[Chunk], settings: Settings, sink: Sink) -> Iterat
         for share in sink.shares(count, start):
             start("ingest", process_main, _Share(chunks, taken, settings, crew, share))
         with Progress("ingest", "rows") as progress:
-            yield from _listen(processes, _Tallies(chunks, progress))
+            yield from _listen(processes, _Tallies(chunks, progress, statistics))
     except KeyboardInterrupt:
         for process in processes.values():
             process.kill()  # at once, as is expected of Ctrl-C; SIGTERM leaves time
@@ -67,8 +70,10 @@ def supervise(chunks: Sequence[Chunk], settings: Settings, sink: Sink) -> Iterat
 class _Tallies:
     """Adds up what the processes say. How many rows there are is estimated until all is read."""
 
-    def __init__(self, chunks: Sequence[Chunk], progress: Progress) -> None:
-        self._progress = progress
+    def __init__(
+        self, chunks: Sequence[Chunk], progress: Progress, statistics: RunStatistics
+    ) -> None:
+        self._progress, self._statistics = progress, statistics
         self._unread = sum(chunk.path.stat().st_size for chunk in chunks)  # bytes
         self._rows = self._bytes = self._todo = 0  # of the chunks that were read
         self._kept = 0
@@ -85,6 +90,7 @@ class _Tallies:
         self._kept += tally.kept
         for reason, count in tally.reasons.items():
             self._progress.add(count, reason)
+        self._statistics.tick(tally.reasons.total() - tally.kept, tally.reasons[None], tally.bytes)
         self._progress.note(f"{self._kept:,} from a stopped run" if self._kept else "")
 
 

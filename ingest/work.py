@@ -29,6 +29,7 @@ from ingest.robots import Robots
 from ingest.rows import host_of, read_rows
 from ingest.sink import IMAGE_SHARDS, Sink
 from ingest.slots import Slot, Slots
+from ingest.statistics import Statistics
 from pipeline.errors import CapstanError
 from pipeline.records import Answer, Failure, Image, Outcome, Reason, Row
 
@@ -47,6 +48,7 @@ class Tally:
 
     reasons: Counter[str | None] = field(default_factory=Counter)  # None: a picture
     kept: int = 0  # of them found in the spool of a stopped run
+    bytes: int = 0  # of bodies
 
     def count(self, result: Image | Failure) -> None:
         """Add a row."""
@@ -68,6 +70,7 @@ class Shard:
 
     stats: dict[str, Any]
     is_new: bool
+    statistics: Statistics = field(default_factory=Statistics)
 
 
 class StoppedError(CapstanError):
@@ -89,6 +92,7 @@ class Visit:
     hops: int = 0  # redirects followed in this attempt
     began: float | None = None  # its first request, by a monotonic clock
     asked: float = 0.0  # its last
+    took: float = 0.0  # seconds
     answer: Answer = field(default_factory=Answer)  # to the last attempt
 
     def go_to(self, url: str, hops: int) -> None:
@@ -284,11 +288,13 @@ class Engine:
         """What a request brought, and the seconds that the host wants to be left alone."""
         fetched = await self._fetch(visit)
         slot.fetched()
+        visit.took = time.monotonic() - visit.asked
         pause = fetched.pause(time.time())
         self._frontier.leave(visit.host, Verdict(visit.asked, fetched.reason, pause))
         result = fetched.result
         size = len(result) if isinstance(result, bytes) else 0
         visit.answer = Answer(fetched.status, visit.answer.attempts, size, fetched.url)
+        self._tally.bytes += size
         if isinstance(result, Redirect) and visit.hops == self._settings.web.max_redirects:
             return Failure(Reason.REDIRECTS), None
         if not isinstance(result, bytes):
@@ -341,6 +347,7 @@ class Engine:
     def _finish(self, visit: Visit, result: Image | Failure) -> None:
         # Kept without a wait: whoever is given the slot finds the row spooled.
         visit.job.finish(visit.row, visit.answer, result)
+        visit.job.statistics.note(visit.host, visit.answer, result, visit.took)
         self._let_go(visit.job)
 
     def _let_go(self, job: Job) -> None:
@@ -354,4 +361,4 @@ class Engine:
             self._writer, write_shard, job.chunk, job.spool, self._settings, self._sink
         )
         self._open_chunks.release()
-        self._tell(Shard(stats, is_new=True))
+        self._tell(Shard(stats, is_new=True, statistics=job.statistics))

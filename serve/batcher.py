@@ -1,6 +1,7 @@
 """Requests come one by one, the model computes them together: batches that form by themselves.
 
-The first of a batch waits a little for others; what comes while a batch is computed is the next.
+What comes while a batch is computed is the next. Where others are about, as the last batch tells,
+the first of a batch waits a little for them; whoever is alone is not kept waiting.
 """
 
 import asyncio
@@ -43,6 +44,7 @@ class Batcher(Generic[In, Out]):
         self._max_batch, self._max_wait = max_batch, max_wait
         self._queue: asyncio.Queue[_Waiting[In, Out]] = asyncio.Queue()
         self._latest = -QUIET  # when the latest batch was done
+        self._size = 1  # its items
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="compute")
 
     @property
@@ -98,7 +100,7 @@ class Batcher(Generic[In, Out]):
 
     async def _gather(self) -> list[_Waiting[In, Out]]:
         batch = [await self._queue.get()]
-        until = batch[0].since + self._max_wait
+        until = batch[0].since + (self._max_wait if self._size > 1 else 0.0)
         while len(batch) < self._max_batch:
             try:
                 async with asyncio.timeout_at(until):  # what is there already is taken even late
@@ -113,7 +115,8 @@ class Batcher(Generic[In, Out]):
         done = asyncio.get_running_loop().run_in_executor(self._thread, self._compute, items)
         await asyncio.wait([done])
         self._latest = time.monotonic()
-        self._observe(len(batch), self._latest - start)
+        self._size = len(batch)
+        self._observe(self._size, self._latest - start)
         if error := done.exception():
             for one in batch:
                 if not one.answer.done():

@@ -17,7 +17,7 @@ class Limits:
 
     max_batch: int = 32  # pictures computed at once
     max_wait: float = 0.010  # seconds that a batch's first picture waits for others
-    queue: int = 128  # pictures in hand at a time, those being computed among them
+    queue: int = 48  # pictures in hand at a time, those computed among them: a wait of two batches
     explanations: int = 2  # of them those to explain; one at a time is computed
     max_pictures: int = 32  # of one request
     max_bytes: int = 16 << 20  # of one request's body
@@ -44,7 +44,7 @@ class Limits:
         group = parser.add_argument_group("limits")
         for flag, kind, value, text in (
             ("--max-batch", int, cls.max_batch, "pictures computed at once"),
-            ("--max-wait", duration, "10ms", "time that a picture waits for others to join it"),
+            ("--max-wait", duration, "10ms", "time that a picture waits for others, where others are about"),
             ("--queue", int, cls.queue, "pictures in hand, above which requests get 429"),
             (
                 "--explanations",

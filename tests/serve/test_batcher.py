@@ -122,3 +122,11 @@ async def test_who_has_left_is_not_computed_for() -> None:
         with pytest.raises(asyncio.CancelledError):
             await first
     assert double.batches == [[1], [4]]
+
+
+async def test_whoever_is_alone_is_not_kept_waiting() -> None:
+    double = Doubler()
+    double.go.set()
+    batcher = Batcher(double, max_batch=8, max_wait=600.0)
+    async with batcher.running(), asyncio.timeout(20):
+        assert [await batcher.submit(number) for number in (1, 2, 3)] == [2, 4, 6]

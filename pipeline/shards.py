@@ -39,6 +39,8 @@ FEATURES = "capstan-feature-shard"
 EXAMPLES = "capstan-training-shard"
 FUSED = "capstan-fused-shard"  # features and outcomes: of pictures that were never stored
 HEADER = tarfile.TarInfo().tobuf(tarfile.PAX_FORMAT)
+FIXED = HEADER[100:124], HEADER[136:148], HEADER[156:]  # all but name, size and checksum
+FIXED_SUM = sum(b"".join(FIXED)) + 8 * ord(" ")  # the checksum counts itself as spaces
 STATS_SUFFIX = "_stats.json"
 OUTCOMES_SUFFIX = "_outcomes.parquet"  # in a fused shard, whose `.parquet` is of its features
 
@@ -134,8 +136,7 @@ def _add_image(tar: tarfile.TarFile, outcome: Outcome, image: Image) -> None:
 
 def _append(tar: tarfile.TarFile, *parts: bytes) -> None:
     assert tar.fileobj is not None
-    tar.fileobj.write(b"".join(parts))
-    tar.offset += sum(map(len, parts))
+    tar.offset += sum(map(tar.fileobj.write, parts))
 
 
 def tar_header(name: str, size: int) -> bytes:
@@ -145,9 +146,9 @@ def tar_header(name: str, size: int) -> bytes:
         member = tarfile.TarInfo(name)
         member.size = size
         return member.tobuf(tarfile.PAX_FORMAT)
-    fields = head.ljust(100, b"\0"), HEADER[100:124], b"%011o\0" % size, HEADER[136:148]
-    unsigned = b"".join((*fields, b" " * 8, HEADER[156:]))
-    return unsigned[:148] + b"%06o\0 " % sum(unsigned) + unsigned[156:]
+    digits = b"%011o\0" % size
+    checksum = b"%06o\0 " % (FIXED_SUM + sum(head) + sum(digits))
+    return b"".join((head.ljust(100, b"\0"), FIXED[0], digits, FIXED[1], checksum, FIXED[2]))
 
 
 def read_image_stats(path: Path, format: str = IMAGES) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """TSV lines to rows: line-exact, no quoting; what is not a row is an outcome, never a stop."""
 
+import re
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import BinaryIO
@@ -8,6 +9,7 @@ from urllib.parse import urlsplit
 from pipeline.records import Answer, Failure, Outcome, Reason, Row, divide_line, row_key
 
 MAX_LINE = 1 << 20  # bytes; a longer line is no caption and URL
+PLAIN_URL = re.compile(r"https?://([A-Za-z0-9.-]+)(?::[0-9]{1,4})?(?:[/?#]|\Z)")
 KEPT_OF_LONG_LINE = 1_000  # bytes of it that the record keeps
 
 
@@ -60,6 +62,12 @@ def _is_utf8(line: bytes) -> bool:
 @lru_cache(1024)  # asked again when a row that was just read is fetched
 def host_of(url: str) -> str | None:
     """Host of an http(s) URL in lower case, None for anything else."""
+    plain = PLAIN_URL.match(url)
+    return plain[1].lower() if plain else split_host(url)
+
+
+def split_host(url: str) -> str | None:
+    """The same by the standard library, for any URL, ten times as slow."""
     try:
         parts = urlsplit(url.strip())
         _ = parts.port  # raises ValueError when it is no port

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest.chunks import cut
-from ingest.rows import MAX_LINE, host_of, parse_line, read_rows
+from ingest.rows import MAX_LINE, PLAIN_URL, host_of, parse_line, read_rows, split_host
 from pipeline.records import Failure, Outcome, Reason, Row, row_key
 
 TEXT = st.text(st.characters(exclude_characters="\n\0", exclude_categories=["Cs"]), max_size=40)
@@ -106,3 +106,13 @@ def test_conceptual_captions_parse_with_nothing_lost(tmp_path: Path, captions: P
     assert b"".join(path.read_bytes() for path in chunks) == tsv.read_bytes()
     assert "".join(f"{row.caption}\t{row.url}\n" for row in rows).encode() == tsv.read_bytes()
     assert len({row.key for row in rows}) == len(rows) == 15_833
+
+
+@given(
+    url=st.from_regex(PLAIN_URL)
+    | st.from_regex(r"\A(https?|HTTP|ftp)://[a-zA-Z0-9.:@\[\]%_-]{0,20}[/?#\t ]?.{0,5}\Z")
+    | st.text()
+)
+def test_the_short_way_to_a_host_is_the_standard_librarys(url: str) -> None:
+    host_of.cache_clear()
+    assert host_of(url) == split_host(url)

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from ingest.hosts import MAY_PASS
+from ingest.hosts import MAY_PASS, HostLimits
 from pipeline.errors import SettingError
 from pipeline.records import Reason
 
@@ -120,6 +120,9 @@ class Patience(Flags):
     deadline: float = flag(
         120.0, "time for a row from its first attempt, waits and Retry-After included", 0.001, DAY
     )
+    host_patience: float = flag(
+        30.0, "time of nothing but trouble after which a host's rows are given up", 0.0, DAY
+    )
     first_wait: float = flag(1.0, "wait after the first attempt, doubled after each", 0.0, DAY)
     longest_wait: float = flag(30.0, "longest wait, unless the host asks for more", 0.0, DAY)
 
@@ -222,6 +225,11 @@ class Settings:
         """How many processes to start: never more than chunks, or connections to a host."""
         wanted = self.load.processes or len(os.sched_getaffinity(0))
         return max(1, min(wanted, chunks, self.load.per_host))
+
+    def host_limits(self, processes: int) -> HostLimits:
+        """How each of so many processes treats hosts."""
+        most = self.load.per_host // processes
+        return HostLimits(most, self.patience.host_patience, self.patience.deadline)
 
     def decoders(self, processes: int) -> int:
         """How many decoder processes each of so many processes has: one per core in all."""

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
-from ingest.hosts import MAY_PASS, Host
+from ingest.hosts import MAY_PASS, Host, HostLimits
 from ingest.pauses import Pauses, key_of
 from pipeline.records import Reason
 
@@ -26,14 +26,14 @@ class Verdict:
     reason: Reason | None  # why it brought nothing
     pause: float | None = None  # seconds that the host asked for
 
-    def tell(self, host: Host, now: float, patience: float) -> None:
+    def tell(self, host: Host, now: float) -> None:
         """Adapt the host."""
         if self.reason is None or self.reason not in MAY_PASS:
             host.answered_well()
         else:
-            host.made_trouble(self.reason, self.began, now, patience)
+            host.made_trouble(self.reason, self.began, now)
         if self.pause is not None:
-            host.wants_a_pause(self.reason or Reason.RATE_LIMITED, self.pause, now, patience)
+            host.wants_a_pause(self.reason or Reason.RATE_LIMITED, self.pause, now)
 
 
 class Entry(Protocol):
@@ -59,20 +59,18 @@ class _Line(Generic[T]):
 class Frontier(Generic[T]):
     """Entries by host, for one event loop.
 
-    `patience`, in seconds, is how long a host may make nothing but trouble. `give_up` is called
-    with each entry whose host is closed, and the reason.
+    `give_up` is called with each entry whose host is closed, and the reason.
     """
 
     def __init__(
         self,
-        per_host: int,
-        patience: float,
+        limits: HostLimits,
         give_up: Callable[[T, Reason], None],
         pauses: Pauses,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.size = 0  # entries waiting
-        self._per_host, self._patience, self._give_up = per_host, patience, give_up
+        self._limits, self._give_up = limits, give_up
         self._pauses, self._now = pauses, clock
         self._lines: dict[str, _Line[T]] = {}
         self._past: dict[str, Host] = {}  # the last to go come last
@@ -135,7 +133,7 @@ class Frontier(Generic[T]):
         line, now = self._lines[name], self._now()
         line.host.open -= 1
         if verdict is not None:
-            verdict.tell(line.host, now, self._patience)
+            verdict.tell(line.host, now)
             if verdict.pause is not None:
                 self._pauses.ask(line.key, now + verdict.pause)
         self._settle(line)
@@ -144,7 +142,7 @@ class Frontier(Generic[T]):
         """Learn of a pause that a host asked another process for."""
         now, host = self._now(), line.host
         if (until := self._pauses.until(line.key)) > max(now, host.not_before):
-            host.wants_a_pause(Reason.RATE_LIMITED, until - now, now, self._patience)
+            host.wants_a_pause(Reason.RATE_LIMITED, until - now, now)
             self._settle(line)
 
     def rest(self, name: str, seconds: float) -> None:
@@ -184,7 +182,7 @@ class Frontier(Generic[T]):
     def _line(self, name: str) -> _Line[T]:
         line = self._lines.get(name)
         if line is None:
-            host = self._past.pop(name, None) or Host(self._per_host)
+            host = self._past.pop(name, None) or Host(self._limits)
             line = self._lines[name] = _Line(name, key_of(name), host)
         return line
 

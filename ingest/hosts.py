@@ -1,8 +1,8 @@
 """How one host is treated: as many requests at a time as do it good, none while it wants none.
 
 The number adapts as TCP's window does (RFC 5681, slow start and congestion avoidance): it grows
-with every good answer and is halved by trouble. A host that brings nothing but trouble for as long
-as a row may take is closed for a while, and so is one that asks for a longer wait than that.
+with every good answer and is halved by trouble. A host that brings nothing but trouble for too
+long is closed for a while, and so is one that asks for a longer pause than any row can wait.
 """
 
 from dataclasses import dataclass
@@ -24,11 +24,20 @@ FIRST_LIMIT = 4.0  # requests at a time to a host that nothing is known of
 FEWEST_FAILURES = 3  # in a row, before a host is closed
 
 
+@dataclass(frozen=True, slots=True)
+class HostLimits:
+    """The same for all hosts. Times are seconds."""
+
+    most: int  # requests at a time, however well a host does
+    outage: float  # of nothing but trouble, before a host is closed
+    pause: float  # the longest that is waited for
+
+
 @dataclass(slots=True)
 class Host:
     """What is known of one host. Times are seconds of a monotonic clock."""
 
-    most: int  # requests at a time, however well it does
+    limits: HostLimits
     open: int = 0  # requests in flight
     limit: float = FIRST_LIMIT
     growing_fast: bool = True
@@ -39,7 +48,7 @@ class Host:
     closed_for: Reason | None = None  # until `not_before` its rows end with this at once
 
     def __post_init__(self) -> None:
-        self.limit = min(self.limit, self.most)
+        self.limit = min(self.limit, self.limits.most)
 
     def has_room(self, now: float) -> bool:
         """Whether one more request may begin."""
@@ -56,9 +65,11 @@ class Host:
     def answered_well(self) -> None:
         """Note an answer that speaks for the host, which a 404 does too."""
         self.failing_since, self.failures, self.closed_for = None, 0, None
-        self.limit = min(self.most, self.limit + (1 if self.growing_fast else 1 / self.limit))
+        self.limit = min(
+            self.limits.most, self.limit + (1 if self.growing_fast else 1 / self.limit)
+        )
 
-    def made_trouble(self, reason: Reason, began: float, now: float, patience: float) -> None:
+    def made_trouble(self, reason: Reason, began: float, now: float) -> None:
         """Note that a request that began then ended so; closes a host that only makes trouble."""
         self.growing_fast = False
         if began >= self.halved_at:  # once for all that were in flight together
@@ -66,13 +77,13 @@ class Host:
         self.failures += 1
         if self.failing_since is None:
             self.failing_since = began
-        if self.failures >= FEWEST_FAILURES and now - self.failing_since >= patience:
-            self.close(Reason.HOST_DOWN, now + patience)
+        if self.failures >= FEWEST_FAILURES and now - self.failing_since >= self.limits.outage:
+            self.close(Reason.HOST_DOWN, now + self.limits.pause)
 
-    def wants_a_pause(self, reason: Reason, seconds: float, now: float, patience: float) -> None:
+    def wants_a_pause(self, reason: Reason, seconds: float, now: float) -> None:
         """Ask nothing for so long; a pause that no row can wait for closes the host."""
         until = now + seconds
-        if seconds > patience:
+        if seconds > self.limits.pause:
             self.close(reason, until)
         else:
             self.not_before = max(self.not_before, until)

@@ -148,10 +148,7 @@ class Engine:
         self._tell, self._tally = tell, Tally()
         self._policy = policy(settings.patience)
         self._frontier = Frontier[Visit](
-            settings.load.per_host // crew.processes,
-            settings.patience.deadline,
-            self._give_up,
-            crew.pauses,
+            settings.host_limits(crew.processes), self._give_up, crew.pauses
         )
         self._slots = Slots(settings.load.in_flight, settings.load.aside)
         self._robots = Robots(session, settings.web) if settings.web.robots else None

@@ -136,7 +136,9 @@ def _add_image(tar: tarfile.TarFile, outcome: Outcome, image: Image) -> None:
 
 def _append(tar: tarfile.TarFile, *parts: bytes) -> None:
     assert tar.fileobj is not None
-    tar.offset += sum(map(tar.fileobj.write, parts))
+    for part in parts:
+        tar.fileobj.write(part)
+        tar.offset += len(part)
 
 
 def tar_header(name: str, size: int) -> bytes:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 import pytest
 
 from ingest.frontier import Frontier, Verdict
+from ingest.hosts import HostLimits
 from ingest.pauses import Pauses, key_of
 from pipeline.records import Reason
 
@@ -41,7 +42,7 @@ def frontier(given_up: list[tuple[str, Reason]], pauses: Pauses, clock: Clock) -
     def give_up(page: Page, reason: Reason) -> None:
         given_up.append((page.name, reason))
 
-    return Frontier(2, 100.0, give_up, pauses, clock)
+    return Frontier(HostLimits(2, 100.0, 100.0), give_up, pauses, clock)
 
 
 async def taken(frontier: Frontier[Page]) -> list[str]:

@@ -1,18 +1,20 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.hosts import FEWEST_FAILURES, FIRST_LIMIT, Host
+from ingest.hosts import FEWEST_FAILURES, FIRST_LIMIT, Host, HostLimits
 from pipeline.records import Reason
 
-PATIENCE = 100.0
+
+def new_host(most: int = 4) -> Host:
+    return Host(HostLimits(most, outage=100.0, pause=100.0))
 
 
 def trouble(host: Host, began: float, ended: float) -> None:
-    host.made_trouble(Reason.TIMEOUT, began, ended, PATIENCE)
+    host.made_trouble(Reason.TIMEOUT, began, ended)
 
 
 def test_a_host_that_does_well_gets_more_and_halves_when_it_does_not() -> None:
-    host = Host(most=32)
+    host = new_host(32)
     assert host.limit == FIRST_LIMIT
     for _ in range(60):
         host.answered_well()
@@ -29,7 +31,7 @@ def test_a_host_that_does_well_gets_more_and_halves_when_it_does_not() -> None:
 
 
 def test_a_host_that_only_errs_is_closed_for_a_while_and_one_good_answer_opens_it() -> None:
-    host = Host(most=4)
+    host = new_host()
     trouble(host, 0.0, 10.0)
     trouble(host, 50.0, 99.0)
     assert not host.is_closed(99.0)
@@ -44,19 +46,19 @@ def test_a_host_that_only_errs_is_closed_for_a_while_and_one_good_answer_opens_i
 
 
 def test_a_few_failures_close_no_host_however_long_ago_the_first_was() -> None:
-    host = Host(most=4)
+    host = new_host()
     for number in range(FEWEST_FAILURES - 1):
         trouble(host, 1_000.0 * number, 1_000.0 * number + 1)
     assert host.closed_for is None
 
 
 def test_pauses_are_kept_and_those_too_long_to_wait_for_close() -> None:
-    host = Host(most=4)
-    host.wants_a_pause(Reason.RATE_LIMITED, 5.0, 10.0, PATIENCE)
-    host.wants_a_pause(Reason.RATE_LIMITED, 1.0, 11.0, PATIENCE)
+    host = new_host()
+    host.wants_a_pause(Reason.RATE_LIMITED, 5.0, 10.0)
+    host.wants_a_pause(Reason.RATE_LIMITED, 1.0, 11.0)
     assert not host.has_room(14.9) and host.has_room(15.0)
     assert not host.is_closed(14.9)
-    host.wants_a_pause(Reason.RATE_LIMITED, 101.0, 20.0, PATIENCE)
+    host.wants_a_pause(Reason.RATE_LIMITED, 101.0, 20.0)
     assert host.is_closed(120.9) and host.closed_for is Reason.RATE_LIMITED
 
 
@@ -65,7 +67,7 @@ def test_pauses_are_kept_and_those_too_long_to_wait_for_close() -> None:
     events=st.lists(st.tuples(st.booleans(), st.floats(0, 30), st.floats(0, 5)), max_size=200),
 )
 def test_the_limit_stays_within_bounds(most: int, events: list[tuple[bool, float, float]]) -> None:
-    host, now = Host(most), 0.0
+    host, now = new_host(most), 0.0
     for good, took, later in events:
         now += later
         if good:

@@ -390,7 +390,7 @@ async def test_a_host_that_is_down_costs_its_own_rows_and_only_so_long(
     impatient = replace(
         settings,
         web=replace(settings.web, timeout=0.1),
-        patience=Patience(first_wait=0.0, deadline=0.5),
+        patience=Patience(first_wait=0.0, host_patience=0.5),
     )
     await work(find_chunks(settings.input), impatient, Crew(), ignore)
     found = Counter(row["reason"] for row in outcomes(settings, "0"))

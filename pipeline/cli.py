@@ -50,6 +50,13 @@ COMMANDS = {
     "run": Command("dryrun.command", "run all pipelines on this machine", "run"),
     "report": Command("report.command", "draw a run as one HTML file", "report"),
     "trace": Command("lineage.command", "where a row, a caption or a model came from", "run"),
+    "up": Command("cluster.up", "make or update the pipelines on a Pachyderm", "run"),
+    "load": Command("cluster.load", "put a TSV into a Pachyderm, cut into chunks", "run"),
+    "status": Command("cluster.status", "how far the pipelines on a Pachyderm are", "run"),
+    "logs": Command("cluster.logs", "what a pipeline on a Pachyderm wrote", "run"),
+    "caption": Command("cluster.caption", "caption pictures with a Pachyderm's model", "run"),
+    "fetch": Command("cluster.fetch", "copy a repo, such as model, from a Pachyderm", "run"),
+    "down": Command("cluster.down", "delete the pipelines from a Pachyderm", "run"),
     "demo": Command("demo.command", "the whole road on generated pictures, offline", "demo"),
 }
 

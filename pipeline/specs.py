@@ -34,7 +34,11 @@ RETIRED = {
     "max_queue_size": "remove it",
     "scale_down_threshold": 'use "autoscaling": true',
     "standby": 'use "autoscaling": true',
+    "strategy": "give constant, a number of workers",
 }
+HOMES = {"constant": "parallelism_spec", "gpu": "resource_limits"} | dict.fromkeys(
+    ("cmd", "env", "image", "stdin"), "transform"
+)
 Problems = list[str]  # one `field: what is wrong; cure` each
 
 
@@ -107,6 +111,11 @@ def read_file(file: Path) -> list[Spec]:
     except ValueError as error:
         raise SettingError(f"{file}: not JSON ({error}); mend it") from error
     return [_spec(file, each) for each in (content if isinstance(content, list) else [content])]
+
+
+def normal(content: Any) -> dict[str, Any]:
+    """A spec with its names in snake_case, less what this version of the SDK does not know."""
+    return _message(pps.CreatePipelineRequest, content, "", [])
 
 
 def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
@@ -184,6 +193,8 @@ def _camel(name: str) -> str:
 def _cure(key: str, fields: Mapping[str, Any]) -> str:
     if retired := RETIRED.get(re.sub("([A-Z])", "_\\1", key).lower()):
         return f"gone since Pachyderm 2; {retired}"
+    if home := HOMES.get(key):
+        return f"no such field here; it belongs in {home}"
     close = get_close_matches(key, fields, 1)
     return f"no such field; did you mean {close[0]}?" if close else "no such field; remove it"
 

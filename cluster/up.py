@@ -1,0 +1,68 @@
+"""Make the repos and pipelines of the specs on a Pachyderm, or update those that differ.
+
+Running it again changes nothing that is as the specs say. What would be changed is shown as a diff
+first; --dry-run goes no further. Pipelines that no spec names are left alone.
+"""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from cluster import connection
+
+logger = logging.getLogger(__name__)
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `capstan up`."""
+    add_pipelines(parser)
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="show what would be done, and let the server check it",
+    )
+    parser.add_argument(
+        "--reprocess", action="store_true", help="have updated pipelines do all their datums again"
+    )
+    connection.add_flags(parser)
+
+
+def add_pipelines(parser: argparse.ArgumentParser) -> None:
+    """Add the flag that says where specs are."""
+    parser.add_argument(
+        "--pipelines",
+        type=Path,
+        default=Path("deploy/pipelines"),
+        metavar="DIR",
+        help="folder of pipeline specs, *.json",
+    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Make and update, in the order of the data."""
+    from cluster.server import open_server
+    from cluster.specs import input_repos, steps
+    from pipeline.specs import read_specs
+
+    specs, dry_run = read_specs(arguments.pipelines), arguments.dry_run
+    would = "would be " if dry_run else ""
+    with open_server(connection.find(arguments)) as server:
+        present = set(server.repos())
+        for repo in input_repos(specs):
+            if repo not in present and not dry_run:
+                server.create_repo(repo)
+            logger.info("repo %s: %s", repo, "there" if repo in present else f"{would}made")
+        for step in steps(specs, server.pipelines(), server.project):
+            if step.diff and not step.new:
+                sys.stdout.write(step.diff + "\n")
+                sys.stdout.flush()
+            if step.diff:
+                server.put_pipeline(
+                    step.json,
+                    update=not step.new,
+                    reprocess=arguments.reprocess and not step.new,
+                    dry_run=dry_run,
+                )
+            done = f"{would}made" if step.new else f"{would}updated" if step.diff else "unchanged"
+            logger.info("pipeline %s: %s", step.name, done)

@@ -1,0 +1,169 @@
+"""A real Pachyderm: made, updated, loaded, listed, read back, deleted. In a project of its own."""
+
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+from cluster.connection import Target, parse
+from cluster.server import Change, Put, Server, open_server
+from ingest.chunks import cut
+from pipeline.errors import CapstanError
+from pipeline.specs import read_file
+from tests.cluster.conftest import Capstan
+from tests.cluster.test_pipelines import NAMES, SHIPPED, edit, specs
+
+__all__ = ["specs"]  # a fixture
+ADDRESS = os.environ.get("CAPSTAN_PACHD", "")
+pytestmark = pytest.mark.skipif(
+    not ADDRESS, reason="no Pachyderm: give its address in CAPSTAN_PACHD"
+)
+# What specs of the tutorial's time had, and where, beside a good spec's.
+RETIRED: dict[str, dict[str, object]] = {
+    "enable_stats": {"enable_stats": True},
+    "standby": {"standby": True},
+    "chunk_spec": {"chunk_spec": {"number": 5}},
+    "cache_size": {"cache_size": "5G"},
+    "parallelism_spec.coefficient": {"parallelism_spec": {"coefficient": 1}},
+    "resource_requests.gpu": {"resource_requests": {"gpu": 1}},
+    "input.atom": {"input": {"atom": {"repo": "rawdata", "glob": "/*"}}},
+}
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """The Pachyderm, and a new project on it."""
+    from pachyderm_sdk import Client
+    from pachyderm_sdk.api import pfs
+
+    client, project = Client.from_pachd_address(ADDRESS), pfs.Project(name=f"t{uuid.uuid4().hex}")
+    client.pfs.create_project(project=project)
+    with open_server(Target(*parse(ADDRESS), project=project.name)) as server:
+        yield server
+    client.pps.delete_pipelines(projects=[project])
+    client.pfs.delete_repos(projects=[project])
+    client.pfs.delete_project(project=project)
+
+
+@pytest.fixture
+def live(
+    server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Capstan:
+    """Commands against it."""
+    monkeypatch.setenv("PACHD_ADDRESS", ADDRESS)
+    monkeypatch.setenv("CAPSTAN_PROJECT", server.project)
+    return Capstan(capsys)
+
+
+def test_pipelines_are_made_updated_shown_and_deleted(
+    server: Server, live: Capstan, specs: Path
+) -> None:
+    assert live("up", "--pipelines", specs, "--dry-run") == 0
+    assert server.repos() == []
+    assert live("up", "--pipelines", specs) == 0
+    assert live.err.count("made") == 7
+    assert {pipeline.name for pipeline in server.pipelines()} == set(NAMES)
+    assert live("up", "--pipelines", specs) == 0
+    assert live.err.count("unchanged") == 5
+    edit(specs / "images.json", datum_tries=5)
+    assert live("up", "--pipelines", specs) == 0
+    assert '-  "datum_tries": 3,\n+  "datum_tries": 5,\n' in live.out
+    versions = {pipeline.name: pipeline.version for pipeline in server.pipelines()}
+    assert versions == {name: 2 if name == "images" else 1 for name in NAMES}
+    assert live("status", "--json") == 0
+    shown = json.loads(live.out)["pipelines"]
+    assert [pipeline["name"] for pipeline in shown] == NAMES
+    assert shown[2]["inputs"] == ["rawdata", "features"]
+    assert live("logs", "images") == 1  # it has no workers
+    assert live("down", "--pipelines", specs, "--yes", "--data") == 0
+    assert server.repos() == [] and server.pipelines() == []
+
+
+@pytest.mark.parametrize("field", RETIRED)
+def test_retired_fields_are_refused_here_and_there(
+    server: Server, live: Capstan, specs: Path, field: str
+) -> None:
+    server.create_repo("rawdata")
+    file = specs / "images.json"
+    edit(file, **RETIRED[field])
+    assert live("up", "--pipelines", specs) == 2
+    assert f"{field}: " in live.err
+    with pytest.raises(grpc.RpcError, match=r"unknown field|invalid value|syntax error"):
+        server.put_pipeline(file.read_text(), update=False, reprocess=False, dry_run=False)
+
+
+def test_a_tsv_is_loaded_once_and_read_back(server: Server, live: Capstan, tmp_path: Path) -> None:
+    """Chunks of some MB, so that the server cuts some into blocks."""
+    server.create_repo("rawdata")
+    tsv = tmp_path / "cc.tsv"
+    rows = [
+        b"%s %d\thttp://a.test/%d\n" % (os.urandom(200).hex().encode(), n, n) for n in range(20_000)
+    ]
+    tsv.write_bytes(b"".join(rows))
+    assert live("load", tsv, "--rows", 15_000) == 0
+    assert live("load", tsv, "--rows", 15_000) == 0
+    assert "2 unchanged; nothing to do" in live.err
+    assert live("fetch", "rawdata", tmp_path / "back") == 0
+    cut(tsv, 15_000, tmp_path / "cut")
+    assert contents(tmp_path / "back" / "cc.tsv") == contents(tmp_path / "cut")
+    rows[3] = b"another\thttp://a.test/3\n"
+    tsv.write_bytes(b"".join(rows[:15_000]))
+    assert live("load", tsv, "--rows", 10_000) == 0
+    assert live("load", tsv, "--rows", 15_000) == 0
+    assert "1 chunks: 1 written, 1 stale removed" in live.err
+    head = server.commit("rawdata")
+    assert head is not None
+    assert [file.path for file in server.files(head)] == ["/cc.tsv/0000000000000000"]
+    assert b"".join(server.read(head, "/cc.tsv/0000000000000000")) == tsv.read_bytes()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_load_that_fails_publishes_nothing(server: Server) -> None:
+    server.create_repo("rawdata")
+    server.modify("rawdata", [Put("/a", [b"before"])])
+    before = server.commit("rawdata")
+
+    def changes() -> Iterator[Change]:
+        yield Put("/a", [b"x" * (1 << 20)] * 20)
+        raise CapstanError("the disk is gone")
+
+    with pytest.raises(CapstanError, match="the disk is gone"):
+        server.modify("rawdata", changes())
+    after = server.commit("rawdata")
+    assert before is not None and after is not None and after.id == before.id
+    assert b"".join(server.read(after, "/a")) == b"before"
+
+
+def test_shipped_specs_are_what_the_server_keeps(server: Server, live: Capstan) -> None:
+    assert live("up", "--pipelines", SHIPPED) == 0
+    kept = {pipeline.name: json.loads(pipeline.spec) for pipeline in server.pipelines()}
+    for name in NAMES:
+        (spec,) = read_file(SHIPPED / f"{name}.json")
+        del kept[name]["pipeline"]["project"]
+        assert kept[name] == spec.document
+
+
+def test_what_is_not_there(server: Server, live: Capstan, tmp_path: Path) -> None:
+    assert live("status") == 0
+    assert "has no pipelines" in live.out
+    assert live("fetch", "model", tmp_path / "m") == 1
+    assert "no finished commit" in live.err
+    assert live("up", "--project", "nobody", "--pipelines", SHIPPED) == 1
+    assert "nobody" in live.err
+
+
+def test_the_server_renders_the_template(server: Server) -> None:
+    from pachyderm_sdk import Client
+
+    render = Client.from_pachd_address(ADDRESS).pps.render_template
+    template = (SHIPPED / "capstan.jsonnet").read_text()
+    for name in NAMES:
+        rendered = render(template=template, args={"name": name}).json
+        assert json.loads(rendered) == json.loads((SHIPPED / f"{name}.json").read_text())

@@ -4,7 +4,7 @@ import asyncio
 from types import TracebackType
 from typing import Self
 
-SLOW = 2.0  # seconds after which a request no longer counts among the fast ones
+SLOW = 0.5  # seconds after which a request no longer counts among the fast ones
 
 
 class Slots:

@@ -45,13 +45,23 @@ class Latencies(Counter[int]):
 
 @dataclass(slots=True)
 class HostCount:
-    """One host's rows."""
+    """What became of rows: of one host, or all."""
 
     rows: int = 0
     images: int = 0
     attempts: int = 0
     bytes: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
+
+    def note(self, answer: Answer, result: Image | Failure) -> None:
+        """Count a row."""
+        self.rows += 1
+        self.attempts += answer.attempts
+        self.bytes += answer.bytes
+        if isinstance(result, Failure):
+            self.reasons[result.reason.value] += 1
+        else:
+            self.images += 1
 
     def add(self, other: "HostCount") -> None:
         """Add another's."""
@@ -66,24 +76,22 @@ class HostCount:
 class Statistics:
     """Of the rows fetched for a shard, or for a run."""
 
+    total: HostCount = field(default_factory=HostCount)
     statuses: Counter[str] = field(default_factory=Counter)
     hosts: dict[str, HostCount] = field(default_factory=dict)
     latencies: Latencies = field(default_factory=Latencies)
 
     def note(self, host: str, answer: Answer, result: Image | Failure, seconds: float) -> None:
         """Count a row; `seconds` is what its last request took."""
-        failed = [result.reason.value] if isinstance(result, Failure) else []
         line = self.hosts.get(host) or self.hosts.setdefault(host, HostCount())
-        line.rows += 1
-        line.images += not failed
-        line.attempts += answer.attempts
-        line.bytes += answer.bytes
-        line.reasons.update(failed)
+        line.note(answer, result)
+        self.total.note(answer, result)
         self.statuses[str(answer.http_status or "none")] += 1
         self.latencies.note(seconds)
 
     def add(self, other: "Statistics") -> None:
         """Add another shard's."""
+        self.total.add(other.total)
         self.statuses.update(other.statuses)
         self.latencies.update(other.latencies)
         for host, line in other.hosts.items():
@@ -97,9 +105,7 @@ class Statistics:
 
     def numbers(self) -> dict[str, Any]:
         """Sums, in seconds and bytes."""
-        total = HostCount()
-        for line in self.hosts.values():
-            total.add(line)
+        total = self.total
         return {
             "rows": total.rows,
             "images": total.images,

@@ -90,7 +90,9 @@ class _Tallies:
         self._kept += tally.kept
         for reason, count in tally.reasons.items():
             self._progress.add(count, reason)
-        self._statistics.tick(tally.reasons.total() - tally.kept, tally.reasons[None], tally.bytes)
+        rows = tally.reasons.total() - tally.kept
+        images = tally.reasons[None] - tally.kept_images
+        self._statistics.tick(rows, images, tally.bytes)
         self._progress.note(f"{self._kept:,} from a stopped run" if self._kept else "")
 
 

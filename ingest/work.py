@@ -48,6 +48,7 @@ class Tally:
 
     reasons: Counter[str | None] = field(default_factory=Counter)  # None: a picture
     kept: int = 0  # of them found in the spool of a stopped run
+    kept_images: int = 0
     bytes: int = 0  # of bodies
 
     def count(self, result: Image | Failure) -> None:
@@ -242,6 +243,7 @@ class Engine:
         self._jobs.add(job)
         self._tally.reasons += job.spool.reasons
         self._tally.kept += len(job.spool)
+        self._tally.kept_images += job.spool.reasons[None]
         with chunk.path.open("rb") as file:
             for number, row in enumerate(read_rows(file, chunk.name)):
                 if isinstance(row, Outcome):

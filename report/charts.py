@@ -8,10 +8,12 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from pipeline.progress import duration
 
 BOX = 1000
+BINS = 120  # of a time axis
 Points = Sequence[tuple[float, float]]
 TIME_STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 43200, 86400)
 
@@ -40,6 +42,7 @@ class Line:
     name: str
     path: str  # SVG path data
     dots: Sequence[Dot]
+    area: str = ""  # SVG path data of what is beneath, where that says something
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,26 @@ def _line(
 def _apart(value: float, scale: Scale) -> bool:
     """Whether a tick keeps clear of the ends of its axis."""
     return 0.06 < scale.place(value) < 0.94
+
+
+def rate_chart(name: str, amounts: Mapping[int, float], seconds: float) -> Chart:
+    """What came per second, from amounts by whole second; means of at most `BINS` stretches."""
+    width = math.ceil(max(1.0, seconds) / BINS)
+    edges = [index * width for index in range(max(1, round(seconds / width)))]
+    totals = [0.0] * len(edges)
+    for second, amount in amounts.items():
+        totals[min(len(edges) - 1, max(0, second) // width)] += amount
+    end = max(seconds, 1e-3)
+    spans = list(pairwise([*edges, end]))  # the last is half to one and a half as wide
+    rates = [total / (after - before) for total, (before, after) in zip(totals, spans, strict=True)]
+    steps = round_steps(0, max(rates), 4)
+    places = [
+        (edge / end, 1 - rate / steps[-1])
+        for rate, span in zip(rates, spans, strict=True)
+        for edge in span
+    ]
+    ticks = [Tick(_percent(1 - step / steps[-1]), f"{step:,g}") for step in steps]
+    return Chart([Line(name, path(places), [], area(places))], time_ticks(end), ticks)
 
 
 def path(places: Iterable[tuple[float, float]]) -> str:

@@ -1,22 +1,16 @@
-"""The page: everything read from a run, put into the template and written in one piece."""
+"""A run's page: everything that its template shows."""
 
 import os
-import platform
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-from pipeline.errors import SettingError
-from pipeline.files import atomic_write, data_files, output_directory
-from pipeline.progress import duration
+from pipeline.files import data_files
 from pipeline.shards import STATS_SUFFIX, read_image_stats
 from report.captions import draw, rank, read_held_out
+from report.html import check_output, write_page
 from report.learning import flatten, read_curves, read_settings
 from report.pictures import read_new_pictures, stored_pictures
 from report.rows import (
@@ -33,9 +27,6 @@ from report.run import Run, read_object
 from report.scores import read_scores
 from report.timeline import read_timeline
 
-LIBRARIES = ("capstan", "numpy", "pyarrow", "pillow", "aiohttp", "tensorflow", "keras")
-LONGEST_LINK = 2000  # characters; browsers and servers agree on little more
-LONGEST_TEXT = 300
 SHARD_FACTS = {"format", "version", "chunk", "rows", "images", "failures", "files"}
 
 
@@ -44,12 +35,8 @@ def write_report(run: Run, output: Path) -> None:
 
     SettingError when `output` cannot be written, DataError when something in the run is damaged.
     """
-    if output.is_dir():
-        raise SettingError(f"{output}: is a folder; give a file name with --output")
-    output_directory(output.parent, "--output")
-    html = _environment().get_template("template.html").render(gather(run))
-    with atomic_write(output) as file:
-        file.write(html.encode(errors="replace"))  # hostile captions may hold half characters
+    check_output(output)
+    write_page("template.html", gather(run), output)
 
 
 def gather(run: Run) -> dict[str, Any]:
@@ -79,7 +66,6 @@ def gather(run: Run) -> dict[str, Any]:
         "scores": scores,
         "settings": _settings(run, featurized, examples),
         "card_text": _model_card(run),
-        "versions": _versions(),
     }
 
 
@@ -124,72 +110,3 @@ def _command(run: Run, pipeline: str) -> str:
 def _model_card(run: Run) -> str:
     path = run.repo("model") / "model_card.md"
     return path.read_text(errors="replace") if path.is_file() else ""
-
-
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version(), "system": platform.platform(terse=True)}
-    for name in LIBRARIES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return versions
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "number": lambda value: f"{value:,.0f}",
-        "rate": _rate,
-        "percent": _percent,
-        "duration": lambda seconds: duration(seconds) if seconds >= 1 else f"{seconds:.1f}s",
-        "moment": _moment,
-        "link": safe_link,
-        "short": shorten,
-        "size": _size,
-    }
-    return environment
-
-
-def safe_link(url: str) -> str | None:
-    """The address when it may be a link: http or https, and not too long; else None."""
-    web = url.lower().startswith(("http://", "https://"))
-    return url if web and len(url) <= LONGEST_LINK else None
-
-
-def shorten(text: str, longest: int = LONGEST_TEXT) -> str:
-    """Cut a text that would spoil the page."""
-    return text if len(text) <= longest else f"{text[: longest - 1]}…"
-
-
-def _rate(value: float) -> str:
-    return f"{value:,.0f}" if value >= 10 else f"{value:.1f}"
-
-
-def _percent(part: float) -> str:
-    """A part of one; never rounded up to all or down to nothing."""
-    percent = 100 * part
-    if 0 < percent < 0.1:
-        return "< 0.1 %"
-    if 99.9 < percent < 100:
-        return "> 99.9 %"
-    return f"{percent:.0f} %" if percent in (0, 100) else f"{percent:.1f} %"
-
-
-def _moment(seconds: float) -> str:
-    moment = datetime.fromtimestamp(seconds).astimezone()
-    return f"{moment.day} {moment:%B %Y, %H:%M %Z}"
-
-
-def _size(count: int) -> str:
-    size = float(count)
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:,.0f} {unit}" if unit == "bytes" or size >= 10 else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:,.1f} TB"

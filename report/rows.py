@@ -24,6 +24,8 @@ INVALID = {
     Reason.CORRUPT_IMAGE,
     Reason.TOO_MANY_PIXELS,
     Reason.TOO_SMALL,
+    Reason.DECODER_CRASH,
+    Reason.DECODER_TIMEOUT,
 }
 WORDS = {
     Reason.BAD_ROW: "the line is not a caption, a tab and an address",
@@ -31,6 +33,7 @@ WORDS = {
     Reason.FORBIDDEN_ADDRESS: "the address is not on the public internet",
     Reason.DNS: "no such host is known",
     Reason.CONNECT: "the host does not take connections",
+    Reason.HOST_DOWN: "the host brought nothing but trouble, so it was not asked",
     Reason.TLS: "the host's certificate or encryption is broken",
     Reason.TIMEOUT: "the host took too long",
     Reason.DISCONNECTED: "the connection broke off half way",
@@ -43,12 +46,15 @@ WORDS = {
     Reason.SERVER_ERROR: "the host is out of order",
     Reason.UNEXPECTED_STATUS: "an answer nobody expects",
     Reason.OPTED_OUT: "the owner asks not to be used for AI",
+    Reason.ROBOTS: "the host's robots.txt disallows the address",
     Reason.EMPTY_BODY: "an answer with nothing in it",
     Reason.TOO_LARGE: "more bytes than allowed",
     Reason.NOT_AN_IMAGE: "something else than a picture came",
     Reason.CORRUPT_IMAGE: "the picture is damaged",
     Reason.TOO_MANY_PIXELS: "more pixels than allowed",
     Reason.TOO_SMALL: "the picture is too small",
+    Reason.DECODER_CRASH: "decoding the picture ended the decoder",
+    Reason.DECODER_TIMEOUT: "decoding the picture took too long",
 }
 
 
@@ -214,10 +220,16 @@ def funnel(
 def by_reason(rows: Rows, featurized: Featurized | None) -> list[Failed]:
     """All reasons, the most frequent first; those met by the network are counted too."""
     counts = rows.reasons + Counter(featurized.reasons if featurized else {})
+    return reason_lines(counts, rows.total, rows.reason_urls)
+
+
+def reason_lines(
+    counts: Mapping[str, int], total: int, urls: Mapping[str, str] | None = None
+) -> list[Failed]:
+    """Counts by reason as lines of a table, of `total` rows; `urls` are examples."""
     return [
-        Failed(reason.replace("_", " "), _words(reason), count, rows.total, url)
-        for reason, count in counts.most_common()
-        for url in [rows.reason_urls.get(reason, "")]
+        Failed(reason.replace("_", " "), _words(reason), count, total, (urls or {}).get(reason, ""))
+        for reason, count in Counter(counts).most_common()
     ]
 
 

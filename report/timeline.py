@@ -13,10 +13,9 @@ from typing import Any
 
 from pipeline.files import data_files
 from pipeline.records import PipelineResult
-from report.charts import Tick, area, path, time_ticks
+from report.charts import BINS, Tick, area, path, time_ticks
 from report.run import Run, read_object
 
-BINS = 120  # of the time axis
 PROGRESS_MARK = b'"progress"'
 MANY_LANES = 16
 STAGES = ("images", "features", "consolidate", "model", "predict")

@@ -38,6 +38,7 @@ def test_few_hosts_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
             one.note(name, Answer(200, 1, 10), Failure(Reason.EMPTY_BODY), 0.1)
         total.add(one)
     assert [name for name, _ in total.busiest()] == ["b", "e"]
+    assert total.numbers()["rows"] == 15  # of the hosts that were dropped, too
 
 
 def test_a_run_says_what_it_saw(web: Web, settings: Settings, tmp_path: Path) -> None:

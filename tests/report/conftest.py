@@ -4,7 +4,7 @@ import hashlib
 import io
 import json
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image, ImageDraw
 
+from ingest.statistics import RunStatistics, Statistics
 from pipeline import records, shards
 from pipeline.records import (
     EXAMPLE_SCHEMA,
@@ -25,6 +26,9 @@ from pipeline.records import (
     Reason,
     Row,
 )
+from tests.ingest.conftest import pictures, settings, web
+
+__all__ = ["pictures", "settings", "web"]  # fixtures
 
 START = 1_760_000_000.0
 COLOURS = ("red", "green", "blue", "gold", "purple")
@@ -303,3 +307,24 @@ def _write_traces(run: Path, stage: str, begin: float, plan: Plan) -> None:
 
 def _write_lines(path: Path, lines: Sequence[dict[str, Any]]) -> None:
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+PICTURE = records.Image(b"", 1, 1, 1, 1, "")
+
+
+def write_statistics(directory: Path, hosts: Mapping[str, tuple[int, int]]) -> None:
+    """What an ingestion of one shard saw of hosts that gave (rows, images), 2,000 bytes each.
+
+    Rows without a picture got a 404 at the second attempt, and waited 2 s instead of 100 ms.
+    """
+    run, seen = RunStatistics(), Statistics()
+    for host, (rows, images) in hosts.items():
+        for row in range(rows):
+            if row < images:
+                seen.note(host, Answer(200, 1, 2000), PICTURE, 0.1)
+            else:
+                seen.note(host, Answer(404, 2, 0), Failure(Reason.NOT_FOUND), 2.0)
+    numbers = seen.numbers()
+    run.tick(numbers["rows"], numbers["images"], numbers["bytes"])
+    run.add("cc.tsv/0000000000000000", seen)
+    run.write(directory)

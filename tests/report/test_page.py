@@ -8,7 +8,8 @@ import pytest
 
 from pipeline.cli import main
 from pipeline.errors import DataError, SettingError
-from report.page import safe_link, write_report
+from report.html import safe_link
+from report.page import write_report
 from report.run import read_model, read_run
 from tests.report.conftest import ALL, OLD_METRICS, Plan
 
@@ -274,8 +275,8 @@ def test_a_model_while_it_learns(model: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "RUN, --model: give one of them"),
-        (["run", "--model", "model"], "RUN, --model: give one of them"),
+        ([], "RUN, --model, --statistics: give one"),
+        (["run", "--model", "model"], "RUN, --model, --statistics: give one"),
         (["run", "--images", "images"], "goes with --model"),
         (["--model", "none"], "--model"),
         (["--model", "images"], "holds no metrics.json or curves.jsonl"),

@@ -18,10 +18,11 @@ import uvloop
 
 from ingest.chunks import Chunk
 from ingest.config import Settings
+from ingest.messages import Begun, Shard, Tally
 from ingest.pauses import Pauses
 from ingest.sink import Sink
 from ingest.statistics import RunStatistics
-from ingest.work import Begun, Crew, Shard, StoppedError, Tally, work
+from ingest.work import Crew, StoppedError, work
 from pipeline.errors import CapstanError
 from pipeline.progress import Progress
 

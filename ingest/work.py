@@ -8,12 +8,10 @@ wait are entries of the frontier and hold neither.
 import asyncio
 import signal
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
 
 from aiohttp import ClientSession
 
@@ -23,15 +21,16 @@ from ingest.decoders import Decoders
 from ingest.fetch import Fetched, Redirect, fetch, open_session
 from ingest.frontier import Frontier, Verdict
 from ingest.job import Job, open_job, write_shard
+from ingest.messages import Begun, Shard, Tally, Tell
 from ingest.pauses import Pauses
 from ingest.retry import Attempt, pause_before_next, policy
 from ingest.robots import Robots
-from ingest.rows import host_of, read_rows
+from ingest.rows import read_rows
 from ingest.sink import IMAGE_SHARDS, Sink
 from ingest.slots import Slot, Slots
-from ingest.statistics import Statistics
+from ingest.visit import Visit
 from pipeline.errors import CapstanError
-from pipeline.records import Answer, Failure, Image, Outcome, Reason, Row
+from pipeline.records import Answer, Failure, Image, Outcome, Reason
 
 OPEN_CHUNKS = 512  # bounds open files
 READY_HOSTS = 256  # hosts with a row that may go: so far ahead chunks are read
@@ -42,63 +41,8 @@ TELL_INTERVAL = 0.2  # seconds
 READ_AT_ONCE = 64  # rows read before others have a turn
 
 
-@dataclass(slots=True)
-class Tally:
-    """Rows finished since the last message."""
-
-    reasons: Counter[str | None] = field(default_factory=Counter)  # None: a picture
-    kept: int = 0  # of them found in the spool of a stopped run
-    kept_images: int = 0
-    bytes: int = 0  # of bodies
-
-    def count(self, result: Image | Failure) -> None:
-        """Add a row."""
-        self.reasons[result.reason.value if isinstance(result, Failure) else None] += 1
-
-
-@dataclass(frozen=True, slots=True)
-class Begun:
-    """A chunk that was read."""
-
-    rows: int
-    bytes: int
-    todo: bool  # its shard is not there yet
-
-
-@dataclass(frozen=True, slots=True)
-class Shard:
-    """A shard that is whole, by its stats."""
-
-    stats: dict[str, Any]
-    is_new: bool
-    statistics: Statistics = field(default_factory=Statistics)
-
-
 class StoppedError(CapstanError):
     """The run was asked to stop; what it has is kept."""
-
-
-Told = Begun | Tally | Shard
-Tell = Callable[[Told], None]
-
-
-@dataclass(slots=True)
-class Visit:
-    """A row on its way, and where it is to be asked for next."""
-
-    job: Job
-    row: Row
-    url: str
-    host: str
-    hops: int = 0  # redirects followed in this attempt
-    began: float | None = None  # its first request, by a monotonic clock
-    asked: float = 0.0  # its last
-    took: float = 0.0  # seconds
-    answer: Answer = field(default_factory=Answer)  # to the last attempt
-
-    def go_to(self, url: str, hops: int) -> None:
-        """Ask there next."""
-        self.url, self.host, self.hops = url, host_of(url) or "", hops
 
 
 @dataclass(frozen=True)
@@ -251,8 +195,7 @@ class Engine:
                 elif job.must_fetch(row):
                     self._unbegun += 1
                     self._all_begun.clear()
-                    url = row.url.strip()
-                    self._frontier.add(Visit(job, row, url, host_of(url) or ""))
+                    self._frontier.add(Visit.of(job, row))
                 if number % READ_AT_ONCE == 0:
                     await self._room()
         job.open -= 1
@@ -286,6 +229,9 @@ class Engine:
     ) -> tuple[Image | Redirect | Failure, float | None]:
         """What a request brought, and the seconds that the host wants to be left alone."""
         fetched = await self._fetch(visit)
+        if fetched is None:
+            self._frontier.leave(visit.host)
+            return Failure(Reason.TIMEOUT), None
         slot.fetched()
         visit.took = time.monotonic() - visit.asked
         pause = fetched.pause(time.time())
@@ -303,11 +249,12 @@ class Engine:
             await self._sink.room()
         return decoded, None
 
-    async def _fetch(self, visit: Visit) -> Fetched:
+    async def _fetch(self, visit: Visit) -> Fetched | None:
+        """None if the row's time was over before its turn came."""
         web = self._settings.web
         left = self._set_out(visit)
         if left <= 0:
-            return Fetched(None, None, Failure(Reason.TIMEOUT))
+            return None
         if self._robots and (refusal := await self._robots.refusal(visit.url)):
             return Fetched(None, None, Failure(refusal))
         return await fetch(self._session, visit.url, web, min(left, web.timeout))
@@ -334,7 +281,7 @@ class Engine:
         if wait is None:
             self._finish(visit, failure)
         else:
-            visit.go_to(visit.row.url.strip(), 0)
+            visit.start_again()
             self._frontier.defer(visit, wait)
 
     def _give_up(self, visit: Visit, reason: Reason) -> None:

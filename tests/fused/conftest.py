@@ -19,7 +19,8 @@ from fused.remote import RemoteExtractor
 from fused.sink import feature_sink
 from ingest.chunks import find_chunks
 from ingest.config import Settings
-from ingest.work import Crew, Shard, Told, work
+from ingest.messages import Shard, Told
+from ingest.work import Crew, work
 from pipeline.records import Extractor
 from tests.ingest.conftest import capstan, encode, gradient, settings, web
 

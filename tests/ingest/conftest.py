@@ -17,7 +17,8 @@ from benchmarks.web import Fault, Web
 from ingest.chunks import find_chunks
 from ingest.config import Patience, Settings
 from ingest.config import Web as WebSettings
-from ingest.work import Crew, Shard, Told, work
+from ingest.messages import Shard, Told
+from ingest.work import Crew, work
 
 Capstan = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -14,7 +14,8 @@ from ingest import addresses
 from ingest.chunks import find_chunks
 from ingest.config import Settings
 from ingest.config import Web as WebSettings
-from ingest.work import Crew, Told, work
+from ingest.messages import Told
+from ingest.work import Crew, work
 from pipeline.shards import read_outcomes
 from tests.ingest.conftest import write_chunk
 

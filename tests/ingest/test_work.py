@@ -15,9 +15,10 @@ from ingest import work as work_module
 from ingest.chunks import Chunk, find_chunks
 from ingest.config import Load, Patience, Pictures, Settings, reasons
 from ingest.job import identity, unchanged
+from ingest.messages import Shard, Tally, Told
 from ingest.sink import IMAGE_SHARDS
 from ingest.spool import Spool
-from ingest.work import Crew, Shard, Tally, Told, work
+from ingest.work import Crew, work
 from pipeline.shards import read_images, read_outcomes
 from tests.ingest.conftest import all_faults, fewer, files, work_here, write_chunk
 

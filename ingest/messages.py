@@ -1,0 +1,45 @@
+"""What the process of a run tells its parent."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from ingest.statistics import Statistics
+from pipeline.records import Failure, Image
+
+
+@dataclass(slots=True)
+class Tally:
+    """Rows finished since the last message."""
+
+    reasons: Counter[str | None] = field(default_factory=Counter)  # None: a picture
+    kept: int = 0  # of them found in the spool of a stopped run
+    kept_images: int = 0
+    bytes: int = 0  # of bodies
+
+    def count(self, result: Image | Failure) -> None:
+        """Add a row."""
+        self.reasons[result.reason.value if isinstance(result, Failure) else None] += 1
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A chunk that was read."""
+
+    rows: int
+    bytes: int
+    todo: bool  # its shard is not there yet
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A shard that is whole, by its stats."""
+
+    stats: dict[str, Any]
+    is_new: bool
+    statistics: Statistics = field(default_factory=Statistics)
+
+
+Told = Begun | Tally | Shard
+Tell = Callable[[Told], None]

@@ -1,0 +1,36 @@
+"""A row on its way from the frontier to the spool."""
+
+from dataclasses import dataclass, field
+
+from ingest.job import Job
+from ingest.rows import host_of
+from pipeline.records import Answer, Row
+
+
+@dataclass(slots=True)
+class Visit:
+    """A row on its way, and where it is to be asked for next."""
+
+    job: Job
+    row: Row
+    url: str
+    host: str
+    hops: int = 0  # redirects followed in this attempt
+    began: float | None = None  # its first request, by a monotonic clock
+    asked: float = 0.0  # its last
+    took: float = 0.0  # seconds
+    answer: Answer = field(default_factory=Answer)  # to the last attempt
+
+    @classmethod
+    def of(cls, job: Job, row: Row) -> "Visit":
+        """A row that nothing was asked for yet."""
+        url = row.url.strip()
+        return cls(job, row, url, host_of(url) or "")
+
+    def start_again(self) -> None:
+        """Ask for the row's own address next, as a new attempt."""
+        self.go_to(self.row.url.strip(), 0)
+
+    def go_to(self, url: str, hops: int) -> None:
+        """Ask there next."""
+        self.url, self.host, self.hops = url, host_of(url) or "", hops

@@ -44,7 +44,12 @@ class Limits:
         group = parser.add_argument_group("limits")
         for flag, kind, value, text in (
             ("--max-batch", int, cls.max_batch, "pictures computed at once"),
-            ("--max-wait", duration, "10ms", "time that a picture waits for others, where others are about"),
+            (
+                "--max-wait",
+                duration,
+                "10ms",
+                "time that a picture waits for others, where others are about",
+            ),
             ("--queue", int, cls.queue, "pictures in hand, above which requests get 429"),
             (
                 "--explanations",

@@ -22,6 +22,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, 
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,8 @@ def judge(result: Image | Failure) -> str:
 
 def quality(arguments: argparse.Namespace) -> None:
     """Compare ways to resize."""
+    if find_spec("skimage") is None:
+        sys.exit("quality needs scikit-image; pip install 'capstan[bench]'")
     from benchmarks.picture_quality import compare
 
     compare(load(arguments.folder, arguments.count), arguments.side)

@@ -167,15 +167,4 @@ def _repos(tree: Any) -> Iterator[str]:
 
 
 def _job(info: Any) -> Job:
-    return Job(
-        info.job.id,
-        plain_state(pps.JobState.Name(info.state)),
-        info.data_total,
-        info.data_processed,
-        info.data_skipped,
-        info.data_failed,
-        info.data_recovered,
-        _time(info.started),
-        _time(info.finished),
-        info.reason,
-    )
+    return Job.of(info, plain_state(pps.JobState.Name(info.state)), _time)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from cluster import connection
-from pipeline.errors import DataError, SettingError
+from pipeline.errors import DataError
 from pipeline.progress import Progress
 
 if TYPE_CHECKING:
@@ -34,12 +34,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Load the TSV and say what was done."""
     from cluster.server import open_server
+    from ingest.chunks import check_cut
 
     tsv: Path = arguments.tsv
-    if arguments.rows < 1:
-        raise SettingError(f"--rows {arguments.rows}: give at least 1 line per chunk")
-    if not tsv.is_file():
-        raise SettingError(f"{tsv}: no such file; give the path of a TSV of caption<TAB>url lines")
+    check_cut(tsv, arguments.rows)
     with open_server(connection.find(arguments)) as server:
         logger.info("%s", load(server, tsv, arguments.repo, arguments.rows))
 

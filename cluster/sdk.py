@@ -162,15 +162,4 @@ def _repos(tree: Any) -> Iterator[str]:
 
 
 def _job(info: pps.JobInfo) -> Job:
-    return Job(
-        info.job.id,
-        plain_state(pps.JobState(info.state).name or ""),
-        info.data_total,
-        info.data_processed,
-        info.data_skipped,
-        info.data_failed,
-        info.data_recovered,
-        _time(info.started),
-        _time(info.finished),
-        info.reason,
-    )
+    return Job.of(info, plain_state(pps.JobState(info.state).name or ""), _time)

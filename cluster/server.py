@@ -3,12 +3,12 @@
 Behind it is `pachyderm-sdk` or, in an environment that has only that, `python-pachyderm`.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.util import find_spec
-from typing import Protocol
+from typing import Any, Protocol
 
 from cluster.connection import Target
 
@@ -74,6 +74,22 @@ class Job:
     def ended(self) -> bool:
         """Whether nothing more comes of it."""
         return self.state not in UNDER_WAY
+
+    @classmethod
+    def of(cls, info: Any, state: str, time: Callable[[Any], datetime | None]) -> "Job":
+        """From a JobInfo of either client; they differ in how they name states and tell times."""
+        return cls(
+            info.job.id,
+            state,
+            info.data_total,
+            info.data_processed,
+            info.data_skipped,
+            info.data_failed,
+            info.data_recovered,
+            time(info.started),
+            time(info.finished),
+            info.reason,
+        )
 
     @property
     def done(self) -> int:

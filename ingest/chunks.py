@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
-from pipeline.errors import DataError
+from pipeline.errors import DataError, SettingError
 from pipeline.files import atomic_write, data_files
 
 PIECE = 1 << 20  # bytes held in memory at a time
@@ -70,6 +70,14 @@ class Chunk:
     def sha256(self) -> str:
         """Of the file."""
         return self.contents.sha256
+
+
+def check_cut(tsv: Path, rows: int) -> None:
+    """Refuse, with SettingError, to cut what is no file or into chunks of no lines."""
+    if rows < 1:
+        raise SettingError(f"--rows {rows}: give at least 1 line per chunk")
+    if not tsv.is_file():
+        raise SettingError(f"{tsv}: no such file; give the path of a TSV of caption<TAB>url lines")
 
 
 def cut(tsv: Path, rows: int, directory: Path) -> Cut:

@@ -9,8 +9,6 @@ import argparse
 import logging
 from pathlib import Path
 
-from pipeline.errors import SettingError
-
 logger = logging.getLogger(__name__)
 
 
@@ -29,13 +27,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Cut the TSV and say what was done."""
-    from ingest.chunks import cut
+    from ingest.chunks import check_cut, cut
     from pipeline.files import output_directory
 
     tsv: Path = arguments.tsv
-    if arguments.rows < 1:
-        raise SettingError(f"--rows {arguments.rows}: give at least 1 line per chunk")
-    if not tsv.is_file():
-        raise SettingError(f"{tsv}: no such file; give the path of a TSV of caption<TAB>url lines")
+    check_cut(tsv, arguments.rows)
     directory = output_directory(arguments.output / tsv.name)
     logger.info("%s: %s", directory, cut(tsv, arguments.rows, directory))

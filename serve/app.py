@@ -12,6 +12,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from predict.captions import said
 from serve import explain as explanations
 from serve import kserve, page, tensorflow_serving
+from serve.batcher import ComputeError
 from serve.bodies import read_picture
 from serve.refusals import RefusedError
 from serve.service import Service
@@ -100,7 +101,7 @@ async def _respond(service: Service, request: web.Request, handler: Handler) -> 
         allow = {name: value for name, value in error.headers.items() if name == hdrs.ALLOW}
         message = f"{request.method} {request.path}: {error.reason}"
         return web.json_response({"error": message}, status=error.status, headers=allow)
-    except Exception:  # whatever it is, a client that reads JSON gets JSON
+    except ComputeError:
         logger.exception("%s %s failed", request.method, request.path)
         return web.json_response({"error": "a fault of the server; its log tells"}, status=500)
 

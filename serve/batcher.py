@@ -19,6 +19,10 @@ SHARE = 8  # of the thread's time, one part in so many is for other things than 
 QUIET = 0.25  # seconds; when there was no batch for so long, all of it is
 
 
+class ComputeError(Exception):
+    """What was computed failed, for a reason that is not its asker's; its cause tells."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Waiting(Generic[In, Out]):
     item: In
@@ -29,8 +33,8 @@ class _Waiting(Generic[In, Out]):
 class Batcher(Generic[In, Out]):
     """Calls `compute`, in one thread, with up to `max_batch` items; it gives as many answers.
 
-    `observe` is told each batch's size and seconds. An error of `compute` is raised to all who
-    wait for that batch; an item whose asker is gone is left out.
+    `observe` is told each batch's size and seconds. An error of `compute` is raised, as the cause
+    of a ComputeError, to all who wait for that batch; an item whose asker is gone is left out.
     """
 
     def __init__(
@@ -65,9 +69,16 @@ class Batcher(Generic[In, Out]):
         So what comes here in pieces, one after another, has but one part in `SHARE` of the time,
         unless there are no batches anyway.
         """
-        answer, start, end = await asyncio.get_running_loop().run_in_executor(
+        done = asyncio.get_running_loop().run_in_executor(
             self._thread, _timed, function, *arguments
         )
+        try:
+            await asyncio.wait([done])
+        finally:
+            done.cancel()  # if nobody waits any longer and it has not begun
+        if error := done.exception():
+            raise ComputeError(str(error)) from error
+        answer, start, end = done.result()
         if start < self._latest + QUIET:
             self._latest = max(self._latest, end)  # meanwhile there could be no batch
         await self._rest(end + (SHARE - 1) * (end - start))
@@ -118,9 +129,11 @@ class Batcher(Generic[In, Out]):
         self._size = len(batch)
         self._observe(self._size, self._latest - start)
         if error := done.exception():
+            failure = ComputeError(str(error))
+            failure.__cause__ = error
             for one in batch:
                 if not one.answer.done():
-                    one.answer.set_exception(error)
+                    one.answer.set_exception(failure)
             return
         for one, answer in zip(batch, done.result(), strict=True):
             if not one.answer.done():

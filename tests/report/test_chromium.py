@@ -1,6 +1,5 @@
 """The page in a real browser: it shows, says nothing on the console and asks nothing of anyone."""
 
-import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -16,21 +15,8 @@ from PIL import Image
 from report.page import write_report
 from report.run import read_run
 from report.web import write_web_report
+from tests.chromium import CHROMIUM, FLAGS
 from tests.report.conftest import Plan, write_statistics
-
-CHROMIUM = shutil.which("chromium")
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--hide-scrollbars",
-    "--enable-logging=stderr",
-]
 
 
 @pytest.fixture
@@ -80,6 +66,9 @@ def look(tmp_path: Path, dark: bool) -> Callable[[Path], Seen]:
         command = [
             str(CHROMIUM),
             *FLAGS,
+            "--headless",
+            "--hide-scrollbars",
+            "--enable-logging=stderr",
             *(["--force-dark-mode"] if dark else []),
             f"--user-data-dir={tmp_path / 'profile'}",
             f"--screenshot={picture}",

@@ -4,7 +4,6 @@ import asyncio
 import base64
 import io
 import math
-import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -17,21 +16,12 @@ from pipeline.records import Failure
 from predict.captions import Captions, Predictor
 from serve.config import Limits
 from serve.explain import GRID
+from tests.chromium import CHROMIUM, FLAGS
 from tests.predict.conftest import png
 from tests.serve.conftest import SAID, Client, Held, Start, begun, metric
 
 playwright = pytest.importorskip("playwright.async_api", reason="no `playwright`: pip install it")
-CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no `chromium` on this machine")
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 Page = Any  # playwright's
 Visit = Callable[..., Awaitable[Page]]  # of a client's server; more is for the browser's context
 PAINTED = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"

@@ -3,7 +3,7 @@
 import io
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest.rows import read_rows
@@ -14,7 +14,6 @@ CHUNK = "cc.tsv/0000000000000000"
 pieces = st.sampled_from([b"a dog", b"\t", b"\n", b"\r", b"\r\n", b'"', b"http://x.test/", b"\xff"])
 
 
-@settings(deadline=None)
 @given(st.lists(pieces | st.binary(max_size=3), max_size=30).map(b"".join))
 def test_both_stages_read_the_same_rows(
     tmp_path_factory: pytest.TempPathFactory, chunk: bytes

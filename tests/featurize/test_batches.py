@@ -62,7 +62,7 @@ def test_damaged_shard_is_left_out(tmp_path: Path) -> None:
     assert f"at byte {second - 512}" in str(error)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.data())
 def test_every_shard_ends_when_its_pictures_are_there(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
@@ -57,7 +57,6 @@ def test_openvino_calculates_the_same(reference: NDArray[np.float32]) -> None:
     np.testing.assert_allclose(features, reference, rtol=2e-3, atol=2e-3)
 
 
-@settings(deadline=None)
 @given(
     arrays.arrays(np.float32, (4, 3), elements=st.floats(-2, 2, width=32)),
     st.floats(1e-3, 4),

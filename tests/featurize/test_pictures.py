@@ -18,7 +18,7 @@ def encode(picture: Image.Image, format: str = "PNG") -> bytes:
     return buffer.getvalue()
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(1, 300), st.integers(1, 300))
 def test_any_size_becomes_the_square(width: int, height: int) -> None:
     pixels = decode(encode(Image.new("RGB", (width, height), (10, 20, 30))), 32)

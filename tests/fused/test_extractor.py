@@ -40,7 +40,7 @@ async def extract(extractor: RemoteExtractor, jpegs: list[bytes]) -> list[bytes 
         return await asyncio.gather(*map(one, jpegs))
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     st.lists(st.lists(st.sampled_from(JPEGS), max_size=20), min_size=1, max_size=3),
     st.integers(1, 9),

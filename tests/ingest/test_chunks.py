@@ -26,7 +26,7 @@ ODD_LINES = st.lists(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(lines=ODD_LINES, rows=st.integers(1, 12), final=st.sampled_from([b"", b"\n"]))
 def test_chunks_put_together_are_the_tsv(
     tmp_path: Path, lines: list[bytes], rows: int, final: bytes

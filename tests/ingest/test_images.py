@@ -96,7 +96,7 @@ def test_sizes(width: int, height: int, side: int) -> None:
             )
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     width=st.integers(1, 120),
     height=st.integers(1, 120),

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import PIL.Image
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.photolike import SMALLEST, Sizes
@@ -78,7 +78,6 @@ def test_the_real_report(captions: Path) -> None:
     assert first["stalled"] + first["reset"] == 289
 
 
-@settings(deadline=None)  # the first of a size is made up
 @given(st.integers(1, 20_000))
 def test_photos_have_the_size_that_was_asked_for(size: int) -> None:
     body = Sizes()[f"{size}.jpg"]

@@ -37,7 +37,7 @@ def row(index: int) -> Row:
     return Row(index, f"k{index}", "caption", "http://h/")
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     outcomes=st.dictionaries(st.integers(0, 50), st.tuples(ANSWERS, RESULTS), max_size=8),
     hashed=st.booleans(),

@@ -61,7 +61,7 @@ results = st.one_of(
 )
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(st.tuples(results, st.text(st.characters(codec="utf-8"))), max_size=8))
 def test_image_shard_round_trip(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[Image | Failure, str]]

@@ -182,7 +182,7 @@ def every_caption(model: keras.Model, feature: np.ndarray) -> dict[tuple[int, ..
 
 
 @pytest.mark.parametrize(("penalty", "no_repeat"), [(0.0, 0), (0.7, 2), (1.5, 1)])
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(seed=SEEDS, scale=st.floats(0.1, 2))
 def test_a_wide_beam_finds_all_captions_in_order(
     penalty: float, no_repeat: int, seed: int, scale: float
@@ -203,7 +203,7 @@ def test_a_wide_beam_finds_all_captions_in_order(
         assert total == pytest.approx(expected[words], rel=1e-4, abs=1e-4)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(seed=SEEDS)
 def test_a_beam_with_room_for_all_is_no_worse_than_a_narrower_one(seed: int) -> None:
     randomise(network(TINY, FEW_WORDS), seed, 1.5)
@@ -215,7 +215,7 @@ def test_a_beam_with_room_for_all_is_no_worse_than_a_narrower_one(seed: int) -> 
     assert (best[2] >= best[1] - 1e-5).all()
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(seed=SEEDS)
 def test_a_higher_length_penalty_gives_no_shorter_captions(seed: int) -> None:
     randomise(network(TINY, FEW_WORDS), seed, 1.5)
@@ -272,7 +272,7 @@ def test_a_batch_says_what_each_says_alone(beam: int, monkeypatch: pytest.Monkey
     assert search(features[:0]).words.shape == (0, beam, LENGTH + 1)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(seed=SEEDS, words=st.integers(1, 900), count=st.integers(1, 12))
 def test_best_words_are_the_best(seed: int, words: int, count: int) -> None:
     random = np.random.default_rng(seed)
@@ -284,7 +284,7 @@ def test_best_words_are_the_best(seed: int, words: int, count: int) -> None:
     assert np.array_equal(places, order)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     words=st.lists(st.integers(4, 6), max_size=9).map(tuple),
     room=st.integers(0, 3),

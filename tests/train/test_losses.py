@@ -31,7 +31,7 @@ def plain(
     )
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     st.lists(st.lists(st.integers(0, WORDS - 1), min_size=3, max_size=3), min_size=1, max_size=40),
     st.sampled_from([0.0, 0.1, 0.5]),

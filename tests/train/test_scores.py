@@ -26,7 +26,7 @@ references_of_a_picture = st.lists(
 caption = st.lists(st.sampled_from("abcdez"), max_size=9).map(" ".join)
 judged = st.lists(st.tuples(caption, references_of_a_picture), min_size=1, max_size=8)
 
-calmly = settings(deadline=None, max_examples=60)
+calmly = settings(max_examples=60)
 
 Judged = Sequence[tuple[str, Sequence[str]]]
 

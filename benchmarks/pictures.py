@@ -110,12 +110,14 @@ async def judge_all(
     """Results, the slowest picture, and a line for each that did not end as it should."""
     counts, slowest, failed = Counter[str](), (0.0, ""), list[str]()
     async with (
-        Decoders(RESIZED, 1, time_limit=LIMIT) as resizing,
-        Decoders(KEPT, 1, time_limit=LIMIT) as keeping,
+        Decoders(time_limit=LIMIT) as resizing,
+        Decoders(time_limit=LIMIT) as keeping,
     ):
         for name, body in bodies:
             started = time.perf_counter()
-            for result in await asyncio.gather(resizing.prepare(body), keeping.prepare(body)):
+            for result in await asyncio.gather(
+                resizing.prepare(body, RESIZED), keeping.prepare(body, KEPT)
+            ):
                 counts[result.reason if isinstance(result, Failure) else "image"] += 1
                 if fault := judge(result):
                     failed.append(f"{name}: {fault}")
@@ -219,8 +221,8 @@ async def in_a_thread(data: Sequence[bytes], seconds: float) -> Rate:
 
 async def in_decoders(data: Sequence[bytes], seconds: float, count: int = 1) -> Rate:
     """In processes that may crash, as ingest does."""
-    async with Decoders(RESIZED, count) as decoders:
-        return await rate(decoders.prepare, data, seconds, 16)
+    async with Decoders(count) as decoders:
+        return await rate(lambda body: decoders.prepare(body, RESIZED), data, seconds, 16)
 
 
 async def in_executor(data: Sequence[bytes], seconds: float, count: int = 1) -> Rate:

@@ -21,8 +21,9 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import BinaryIO, Self, cast
 
 from ingest.config import Pictures
 from ingest.images import prepare, prepare_undecoded
@@ -43,9 +44,8 @@ START = "import sys; from ingest.decoders import serve; serve(int(sys.argv[1]))"
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """What a process does with a picture."""
+    """What a process does with pictures."""
 
-    pictures: Pictures
     function: Function
     time_limit: float  # seconds
 
@@ -53,6 +53,7 @@ class _Work:
 @dataclass(slots=True, eq=False)
 class _Job:
     data: bytes
+    pictures: Pictures
     result: "asyncio.Future[Image | Failure]"
     tries: int = 1
 
@@ -69,12 +70,11 @@ class Decoders:
 
     def __init__(
         self,
-        pictures: Pictures,
         count: int = 1,
         function: Function = prepare,
         time_limit: float = TIME_LIMIT,
     ) -> None:
-        work = _Work(pictures, function, time_limit)
+        work = _Work(function, time_limit)
         self._work = work
         self._workers = [_Worker(work) for _ in range(count)]
         self._slots = asyncio.Semaphore(count * AHEAD)
@@ -95,18 +95,18 @@ class Decoders:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def prepare(self, data: bytes) -> Image | Failure:
+    async def prepare(self, data: bytes, pictures: Pictures) -> Image | Failure:
         """What the function makes of a body, or that it crashed or hung.
 
         What a header alone decides needs no process. Raises CapstanError when none starts.
         """
-        if self._work.function is prepare and self._work.pictures.check == "header":
-            result = prepare_undecoded(data, self._work.pictures)
+        if self._work.function is prepare and pictures.check == "header":
+            result = prepare_undecoded(data, pictures)
             if result is not None:
                 return result
         async with self._slots:
             worker = min(self._workers, key=lambda worker: len(worker.jobs))
-            return await worker.give(data)
+            return await worker.give(data, pictures)
 
 
 @dataclass(eq=False)
@@ -118,13 +118,13 @@ class _Worker:
     _writer: asyncio.StreamWriter | None = None  # while the process is ready
     _error: BaseException | None = None  # why there is no process any more
 
-    def give(self, data: bytes) -> "asyncio.Future[Image | Failure]":
+    def give(self, data: bytes, pictures: Pictures) -> "asyncio.Future[Image | Failure]":
         if self._error:
             raise self._error
-        job = _Job(data, asyncio.get_running_loop().create_future())
+        job = _Job(data, pictures, asyncio.get_running_loop().create_future())
         self.jobs.append(job)
         if self._writer:
-            _send(self._writer, data)
+            _ask(self._writer, job)
         return job.result
 
     async def run(self) -> None:
@@ -150,7 +150,7 @@ class _Worker:
                 raise CapstanError(f"a decoder process does not start (status {process.wait()})")
             self._writer = writer
             for job in self.jobs:
-                _send(writer, job.data)
+                _ask(writer, job)
             while answer := await _receive(reader):
                 self.jobs.popleft().end(pickle.loads(answer))
         finally:
@@ -193,6 +193,21 @@ def _start() -> tuple["subprocess.Popen[bytes]", socket.socket]:
     return process, ours
 
 
+def _ask(writer: asyncio.StreamWriter, job: _Job) -> None:
+    _send(writer, _pickled(job.pictures))
+    _send(writer, job.data)
+
+
+@lru_cache(64)
+def _pickled(pictures: Pictures) -> bytes:
+    return pickle.dumps(pictures)
+
+
+@lru_cache(64)
+def _unpickled(pictures: bytes) -> Pictures:
+    return cast(Pictures, pickle.loads(pictures))
+
+
 def _send(writer: asyncio.StreamWriter, message: bytes) -> None:
     writer.write(SIZE.pack(len(message)))
     writer.write(message)
@@ -220,9 +235,9 @@ def serve(descriptor: int) -> None:
         work: _Work = pickle.loads(_read(requests))
         _answer(parent, b"ready")
         while True:
-            data = _read(requests)
+            pictures, data = _unpickled(_read(requests)), _read(requests)
             signal.setitimer(signal.ITIMER_REAL, work.time_limit)  # its default is to end us
-            result = work.function(data, work.pictures)
+            result = work.function(data, pictures)
             signal.setitimer(signal.ITIMER_REAL, 0)
             _answer(parent, pickle.dumps(result))
 

@@ -19,21 +19,18 @@ class Slots:
         self._free = asyncio.Semaphore(count)
         self._aside, self._most_aside = 0, aside
         self._at_work = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
 
     async def take(self) -> None:
-        """Wait for a slot; it is held by the `Slot` made next."""
+        """Wait for a slot, in turn; it is held by the `Slot` made next."""
         await self._free.acquire()
 
-    async def all_free(self) -> None:
-        """Wait until no row is at work."""
-        await self._idle.wait()
+    def put_back(self) -> None:
+        """Give back a slot that was taken and not used."""
+        self._free.release()
 
     def begin(self) -> None:
         """Count a row at work."""
         self._at_work += 1
-        self._idle.clear()
 
     def step_aside(self) -> bool:
         """Free a slot for a place aside, if there is one."""
@@ -46,8 +43,6 @@ class Slots:
     def give_back(self, aside: bool) -> None:
         """Let another row have a slot, or a place aside."""
         self._at_work -= 1
-        if self._at_work == 0:
-            self._idle.set()
         if aside:
             self._aside -= 1
         else:

@@ -22,7 +22,8 @@ from ingest.messages import Begun, Shard, Tally
 from ingest.pauses import Pauses
 from ingest.sink import Sink
 from ingest.statistics import RunStatistics
-from ingest.work import Crew, StoppedError, work
+from ingest.work import StoppedError, work
+from ingest.workplace import Crew
 from pipeline.errors import CapstanError
 from pipeline.progress import Progress
 

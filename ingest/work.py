@@ -1,4 +1,4 @@
-"""One process's share of the work: an event loop that takes chunks and finishes their rows.
+"""One process's share of a job: an engine that takes chunks and finishes their rows.
 
 Rows stream across chunks: while the slow rows of one are out, the next is begun. A row holds a
 place at its host while it is fetched, and a slot of the process until it is decoded; rows that
@@ -8,27 +8,23 @@ wait are entries of the frontier and hold neither.
 import asyncio
 import signal
 import time
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
-
-from aiohttp import ClientSession
+from typing import Any
 
 from ingest.chunks import Chunk
 from ingest.config import Settings
-from ingest.decoders import Decoders
-from ingest.fetch import Fetched, Redirect, fetch, open_session
-from ingest.frontier import Frontier, Verdict
+from ingest.fetch import Fetched, Redirect, fetch
+from ingest.frontier import Frontier
+from ingest.host_book import Verdict
 from ingest.job import Job, open_job, write_shard
 from ingest.messages import Begun, Shard, Tally, Tell
-from ingest.pauses import Pauses
 from ingest.retry import Attempt, pause_before_next, policy
-from ingest.robots import Robots
 from ingest.rows import read_rows
 from ingest.sink import IMAGE_SHARDS, Sink
-from ingest.slots import Slot, Slots
+from ingest.slots import Slot
 from ingest.visit import Visit
+from ingest.workplace import Crew, Workplace, open_workplace
 from pipeline.errors import CapstanError
 from pipeline.records import Answer, Failure, Image, Outcome, Reason
 
@@ -45,14 +41,6 @@ class StoppedError(CapstanError):
     """The run was asked to stop; what it has is kept."""
 
 
-@dataclass(frozen=True)
-class Crew:
-    """The processes of a run, of which this is one."""
-
-    processes: int = 1
-    pauses: Pauses = field(default_factory=Pauses.local)
-
-
 async def work(
     chunks: Iterable[Chunk],
     settings: Settings,
@@ -60,104 +48,94 @@ async def work(
     tell: Tell,
     sink: Sink = IMAGE_SHARDS,
 ) -> None:
-    """Turn chunks into shards; a chunk is asked for when there is room for its rows."""
-    async with (
-        Decoders(settings.pictures, settings.decoders(crew.processes)) as decoders,
-        sink.opened(),
-        open_session(settings.web) as session,
-    ):
-        engine = Engine(settings, session, decoders, crew, tell, sink)
+    """Turn chunks into shards; SIGTERM ends that with StoppedError."""
+    async with sink.opened(), open_workplace(settings, crew) as workplace:
+        engine = Engine(settings, workplace, tell, sink)
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, engine.stop_soon)
-        telling = asyncio.create_task(engine.tell_regularly())
-        try:
-            await engine.run(chunks)
-        finally:
-            telling.cancel()
-        engine.tell_tally()
+        await engine.run(_each(chunks))
+
+
+async def _each(chunks: Iterable[Chunk]) -> AsyncIterator[Chunk]:
+    for chunk in chunks:
+        yield chunk
 
 
 class Engine:
-    """What the rows of one event loop share."""
+    """What the rows of a job share in one event loop, where other jobs may have an engine too."""
 
     def __init__(
-        self,
-        settings: Settings,
-        session: ClientSession,
-        decoders: Decoders,
-        crew: Crew,
-        tell: Tell,
-        sink: Sink,
+        self, settings: Settings, workplace: Workplace, tell: Tell, sink: Sink = IMAGE_SHARDS
     ) -> None:
-        self._settings, self._session, self._decoders = settings, session, decoders
-        self._sink = sink
+        self._settings, self._place, self._sink = settings, workplace, sink
         self._tell, self._tally = tell, Tally()
         self._policy = policy(settings.patience)
-        self._frontier = Frontier[Visit](
-            settings.host_limits(crew.processes), self._give_up, crew.pauses
-        )
-        self._slots = Slots(settings.load.in_flight, settings.load.aside)
-        self._robots = Robots(session, settings.web) if settings.web.robots else None
-        self._writer = ThreadPoolExecutor(1, "shards")
+        self._frontier = Frontier[Visit](workplace.hosts, self._give_up)
         self._open_chunks = asyncio.Semaphore(OPEN_CHUNKS)
         self._stopping = asyncio.Event()
         self._jobs: set[Job] = set()
+        self._writing: set[asyncio.Future[Any]] = set()
+        self._out = 0  # rows at work
+        self._none_out = asyncio.Event()
         self._unbegun = 0  # rows at hand that nothing was asked for yet
         self._all_begun = asyncio.Event()
         self._all_begun.set()
 
     def __repr__(self) -> str:
-        return f"<Engine {self._slots} {self._frontier}>"
-
-    async def tell_regularly(self) -> None:
-        """Report finished rows until cancelled."""
-        while True:
-            await asyncio.sleep(TELL_INTERVAL)
-            self.tell_tally()
-
-    def tell_tally(self) -> None:
-        """Report what finished since the last time."""
-        tally, self._tally = self._tally, Tally()
-        self._tell(tally)
+        return f"<Engine {self._out} out {self._frontier}>"
 
     def stop_soon(self) -> None:
         """Begin nothing more; `run` raises StoppedError once what is out ended or had time."""
         self._stopping.set()
 
-    async def run(self, chunks: Iterable[Chunk]) -> None:
-        """Finish all chunks."""
+    async def run(self, chunks: AsyncIterator[Chunk]) -> None:
+        """Finish all chunks; the next is asked for when there is room for its rows."""
+        telling = asyncio.create_task(self._tell_regularly())
         try:
             async with asyncio.TaskGroup() as group:
                 self._group = group
-                begin = [
-                    self._group.create_task(step) for step in (self._dispatch(), self._read(chunks))
-                ]
-                stopping = self._group.create_task(self._stop(begin))
+                begin = [group.create_task(step) for step in (self._dispatch(), self._read(chunks))]
+                stopping = group.create_task(self._stop(begin))
                 await asyncio.wait(begin[1:])
                 for _ in range(OPEN_CHUNKS):  # until all are written
                     await self._open_chunks.acquire()
                 begin[0].cancel()
                 stopping.cancel()
         finally:
-            self._writer.shutdown()
+            telling.cancel()
+            self._frontier.close()
+            if self._writing:
+                await asyncio.wait(self._writing)
             for job in self._jobs:
                 job.spool.close()
+            self._tell_tally()
 
     async def _stop(self, begin: Iterable[asyncio.Task[None]]) -> None:
         await self._stopping.wait()
         for task in begin:
             task.cancel()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(DRAIN_PATIENCE):
-                await self._slots.all_free()
+        if self._out:
+            self._none_out.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(DRAIN_PATIENCE):
+                    await self._none_out.wait()
         raise StoppedError("stopped; run the same command again to go on")
+
+    async def _tell_regularly(self) -> None:
+        while True:
+            await asyncio.sleep(TELL_INTERVAL)
+            self._tell_tally()
+
+    def _tell_tally(self) -> None:
+        """Report what finished since the last time."""
+        tally, self._tally = self._tally, Tally()
+        self._tell(tally)
 
     # From chunks to the frontier
 
-    async def _read(self, chunks: Iterable[Chunk]) -> None:
-        source = iter(chunks)
+    async def _read(self, chunks: AsyncIterator[Chunk]) -> None:
         while True:
             await self._appetite()
-            if (chunk := next(source, None)) is None:
+            if (chunk := await anext(chunks, None)) is None:
                 return
             await self._feed(chunk)
 
@@ -207,15 +185,27 @@ class Engine:
     # From the frontier to the spool
 
     async def _dispatch(self) -> None:
+        slots = self._place.slots
         while True:
-            await self._slots.take()
-            visit = await self._frontier.take()
-            self._group.create_task(self._visit(visit, Slot(self._slots)))
+            await self._frontier.some_ready()
+            await slots.take()
+            if (
+                visit := self._frontier.take()
+            ):  # now, as a host may have asked for a pause meanwhile
+                self._out += 1
+                self._group.create_task(self._visit(visit, Slot(slots)))
+            else:
+                slots.put_back()
 
     async def _visit(self, visit: Visit, slot: Slot) -> None:
         """One request for a row, and what follows from it."""
-        with slot:
-            result, pause = await self._ask(visit, slot)
+        try:
+            with slot:
+                result, pause = await self._ask(visit, slot)
+        finally:
+            self._out -= 1
+            if self._out == 0:
+                self._none_out.set()
         if isinstance(result, Redirect):
             visit.go_to(result.url, visit.hops + 1)
             self._frontier.add(visit, first=True)
@@ -228,14 +218,17 @@ class Engine:
         self, visit: Visit, slot: Slot
     ) -> tuple[Image | Redirect | Failure, float | None]:
         """What a request brought, and the seconds that the host wants to be left alone."""
-        fetched = await self._fetch(visit)
-        if fetched is None:
-            self._frontier.leave(visit.host)
-            return Failure(Reason.TIMEOUT), None
-        slot.fetched()
-        visit.took = time.monotonic() - visit.asked
-        pause = fetched.pause(time.time())
-        self._frontier.leave(visit.host, Verdict(visit.asked, fetched.reason, pause))
+        verdict = None
+        try:
+            fetched = await self._fetch(visit)
+            if fetched is None:
+                return Failure(Reason.TIMEOUT), None
+            slot.fetched()
+            visit.took = time.monotonic() - visit.asked
+            pause = fetched.pause(time.time())
+            verdict = Verdict(visit.asked, fetched.reason, pause)
+        finally:
+            self._place.hosts.leave(visit.host, verdict)
         result = fetched.result
         size = len(result) if isinstance(result, bytes) else 0
         visit.answer = Answer(fetched.status, visit.answer.attempts, size, fetched.url)
@@ -244,7 +237,7 @@ class Engine:
             return Failure(Reason.REDIRECTS), None
         if not isinstance(result, bytes):
             return result, pause
-        decoded = await self._decoders.prepare(result)
+        decoded = await self._place.decoders.prepare(result, self._settings.pictures)
         if isinstance(decoded, Image):
             await self._sink.room()
         return decoded, None
@@ -255,9 +248,10 @@ class Engine:
         left = self._set_out(visit)
         if left <= 0:
             return None
-        if self._robots and (refusal := await self._robots.refusal(visit.url)):
+        robots = self._place.robots
+        if robots and (refusal := await robots.refusal(visit.url)):
             return Fetched(None, None, Failure(refusal))
-        return await fetch(self._session, visit.url, web, min(left, web.timeout))
+        return await fetch(self._place.session, visit.url, web, min(left, web.timeout))
 
     def _set_out(self, visit: Visit) -> float:
         """Note that a request begins; return the seconds left to the row."""
@@ -303,8 +297,11 @@ class Engine:
 
     async def _write(self, job: Job) -> None:
         self._jobs.remove(job)
-        stats = await asyncio.get_running_loop().run_in_executor(
-            self._writer, write_shard, job.chunk, job.spool, self._settings, self._sink
+        writing = asyncio.get_running_loop().run_in_executor(
+            self._place.writer, write_shard, job.chunk, job.spool, self._settings, self._sink
         )
+        self._writing.add(writing)
+        stats = await asyncio.shield(writing)  # `run` waits for it in any case
+        self._writing.remove(writing)
         self._open_chunks.release()
         self._tell(Shard(stats, is_new=True, statistics=job.statistics))

@@ -20,7 +20,8 @@ from fused.sink import feature_sink
 from ingest.chunks import find_chunks
 from ingest.config import Settings
 from ingest.messages import Shard, Told
-from ingest.work import Crew, work
+from ingest.work import work
+from ingest.workplace import Crew
 from pipeline.records import Extractor
 from tests.ingest.conftest import capstan, encode, gradient, settings, web
 

@@ -18,7 +18,8 @@ from ingest.chunks import find_chunks
 from ingest.config import Patience, Settings
 from ingest.config import Web as WebSettings
 from ingest.messages import Shard, Told
-from ingest.work import Crew, work
+from ingest.work import work
+from ingest.workplace import Crew
 
 Capstan = Callable[..., subprocess.CompletedProcess[str]]
 

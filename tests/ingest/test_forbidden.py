@@ -15,7 +15,8 @@ from ingest.chunks import find_chunks
 from ingest.config import Settings
 from ingest.config import Web as WebSettings
 from ingest.messages import Told
-from ingest.work import Crew, work
+from ingest.work import work
+from ingest.workplace import Crew
 from pipeline.shards import read_outcomes
 from tests.ingest.conftest import write_chunk
 

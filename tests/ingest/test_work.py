@@ -18,7 +18,8 @@ from ingest.job import identity, unchanged
 from ingest.messages import Shard, Tally, Told
 from ingest.sink import IMAGE_SHARDS
 from ingest.spool import Spool
-from ingest.work import Crew, work
+from ingest.work import work
+from ingest.workplace import Crew
 from pipeline.shards import read_images, read_outcomes
 from tests.ingest.conftest import all_faults, fewer, files, work_here, write_chunk
 

@@ -1,0 +1,59 @@
+"""What the engines of one event loop share, so that their jobs are one guest to the web."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from aiohttp import ClientSession
+
+from ingest.config import Settings
+from ingest.decoders import Decoders
+from ingest.fetch import open_session
+from ingest.host_book import HostBook
+from ingest.pauses import Pauses
+from ingest.robots import Robots
+from ingest.slots import Slots
+
+
+@dataclass(frozen=True)
+class Crew:
+    """The processes of a run, of which this is one."""
+
+    processes: int = 1
+    pauses: Pauses = field(default_factory=Pauses.local)
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """Connections, decoders, slots and what is known of hosts."""
+
+    session: ClientSession
+    decoders: Decoders
+    hosts: HostBook
+    slots: Slots
+    robots: Robots | None
+    writer: ThreadPoolExecutor  # of shards
+
+
+@asynccontextmanager
+async def open_workplace(settings: Settings, crew: Crew) -> AsyncIterator[Workplace]:
+    """A place for the engines of jobs that have these settings of Web and Load."""
+    load, web = settings.load, settings.web
+    writer = ThreadPoolExecutor(1, "shards")
+    try:
+        async with (
+            Decoders(settings.decoders(crew.processes)) as decoders,
+            open_session(web) as session,
+        ):
+            yield Workplace(
+                session,
+                decoders,
+                HostBook(settings.host_limits(crew.processes), crew.pauses),
+                Slots(load.in_flight, load.aside),
+                Robots(session, web) if web.robots else None,
+                writer,
+            )
+    finally:
+        await asyncio.to_thread(writer.shutdown)

@@ -1,0 +1,95 @@
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import pytest
+
+from benchmarks.web import Fault, Web
+from ingest.chunks import Chunk, find_chunks
+from ingest.config import Settings
+from ingest.messages import Shard, Told
+from ingest.work import Engine, StoppedError
+from ingest.workplace import Crew, Workplace, open_workplace
+from tests.ingest.conftest import write_chunk
+
+
+class Job:
+    """An engine, its rows, and the chunks it has made shards of."""
+
+    def __init__(self, settings: Settings, place: Workplace, name: str) -> None:
+        folder = settings.input.parent / name
+        self.settings = replace(settings, input=folder / "in", output=folder / "out")
+        self.written: list[str] = []
+        self.engine = Engine(self.settings, place, self.hear)
+
+    def hear(self, message: Told) -> None:
+        if isinstance(message, Shard):
+            self.written.append(message.stats["chunk"])
+
+    def add(self, chunk: str, urls: list[str]) -> None:
+        write_chunk(self.settings, chunk, [("a", url) for url in urls])
+
+    async def chunks(self) -> AsyncIterator[Chunk]:
+        for chunk in find_chunks(self.settings.input):
+            yield chunk
+
+    async def run(self) -> None:
+        await self.engine.run(self.chunks())
+
+
+def at_most(settings: Settings, per_host: int, in_flight: int = 64) -> Settings:
+    return replace(settings, load=replace(settings.load, per_host=per_host, in_flight=in_flight))
+
+
+async def test_a_job_that_waits_for_its_host_does_not_hold_up_another(
+    web: Web, settings: Settings
+) -> None:
+    async with open_workplace(at_most(settings, 1, in_flight=2), Crew()) as place:
+        stalled, quick = (Job(settings, place, name) for name in ("stalled", "quick"))
+        stalled.add("0", [web.url("wide.jpg", Fault.STALLED, row) for row in range(5)])
+        elsewhere = web.url("wide.jpg").replace("127.0.0.1", "localhost")
+        quick.add("0", [f"{elsewhere}?row={row}" for row in range(5)])
+        running = asyncio.create_task(stalled.run())
+        await quick.run()
+        assert (quick.written, stalled.written) == (["0"], [])
+        web.release()
+        await running
+        assert stalled.written == ["0"]
+
+
+async def test_jobs_share_a_host_s_limit_and_take_turns(web: Web, settings: Settings) -> None:
+    async with open_workplace(at_most(settings, 1), Crew()) as place:
+        jobs = [Job(settings, place, name) for name in ("ours", "theirs")]
+        for job in jobs:
+            rows = range(8)
+            job.add("0", [f"{web.url('wide.jpg', row=row)}&{id(job)}" for row in rows])
+        await asyncio.gather(*(job.run() for job in jobs))
+    asked = [request.path.rpartition("&")[2] for request in web.log]
+    assert len(asked) == 16
+    assert {len(set(pair)) for pair in zip(asked[2:14:2], asked[3:14:2], strict=True)} == {2}
+
+
+async def test_a_job_that_ends_badly_or_is_stopped_leaves_its_places_to_others(
+    web: Web, settings: Settings
+) -> None:
+    async with open_workplace(at_most(settings, 1), Crew()) as place:
+        broken, stopped, last = (Job(settings, place, name) for name in ("bad", "out", "last"))
+        broken.add("0", [web.url("wide.jpg", row=1)])
+        broken.settings.output.write_text("in the way of a directory")
+        with pytest.raises(ExceptionGroup) as caught:
+            await broken.run()
+        assert caught.group_contains(NotADirectoryError)
+
+        stopped.add("0", [web.url("wide.jpg", Fault.STALLED)])
+        running = asyncio.create_task(stopped.run())
+        await asyncio.to_thread(web.wait_for, 1)
+        stopped.engine.stop_soon()
+        web.release()
+        with pytest.raises(ExceptionGroup) as caught:
+            await running
+        assert caught.group_contains(StoppedError)
+
+        last.add("0", [web.url("wide.jpg", row=2)])
+        await last.run()
+        assert last.written == ["0"]
+        assert repr(place.slots) == "<Slots: 0 at work, 0 of them aside>"

@@ -14,7 +14,8 @@ from fused.config import Network
 from fused.remote import RemoteExtractor
 from fused.serve import serve
 from ingest.sink import Sink, Start, read_kept
-from pipeline.records import Failure, Feature, Image, Outcome
+from ingest.spool import Frame, Spool, bare
+from pipeline.records import Failure, Feature, Image, Outcome, Row
 from pipeline.shards import (
     FUSED,
     OUTCOMES_SUFFIX,
@@ -34,6 +35,7 @@ class FeatureSink:
     extractor: RemoteExtractor | None = None
     format: str = FUSED
     hashed: bool = False
+    frame: Frame = bare
 
     def shares(self, count: int, start: Start) -> Iterator[Sink]:
         """Start the extractor's process, and give each of `count` processes a way to it."""
@@ -65,22 +67,24 @@ class FeatureSink:
         self,
         directory: Path,
         chunk: str,
-        outcomes: Iterable[Outcome],
+        rows: Iterable[Row | Outcome],
+        spool: Spool,
         provenance: Mapping[str, Any],
     ) -> dict[str, Any]:
         """Write a feature shard, the table of outcomes and, last, their stats."""
         lines: list[dict[str, Any]] = []
-        rows: list[Feature] = []
+        found: list[Feature] = []
         vectors = bytearray()
-        for outcome in outcomes:
+        for row in rows:
+            outcome = row if isinstance(row, Outcome) else spool.read(row)
             lines.append(outcome_row(outcome))
             if isinstance(outcome.result, Image):
-                rows.append(Feature(outcome.row.key, outcome.result.sha256, len(rows)))
+                found.append(Feature(outcome.row.key, outcome.result.sha256, len(found)))
                 vectors += outcome.result.data
         features = np.frombuffer(vectors, np.float16).reshape(-1, DIMENSIONS)
-        write_feature_shard(directory, chunk, rows, features, self._remote.identity, provenance)
-        suffixes = (".npy", ".parquet", OUTCOMES_SUFFIX)
-        return write_outcomes(directory, chunk, FUSED, lines, suffixes, provenance)
+        write_feature_shard(directory, chunk, found, features, self._remote.identity, provenance)
+        files = dict.fromkeys((".npy", ".parquet", OUTCOMES_SUFFIX))
+        return write_outcomes(directory, chunk, FUSED, lines, files, provenance)
 
     def read(self, directory: Path, chunk: str) -> Iterator[Outcome]:
         """Read features and outcomes back."""

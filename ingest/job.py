@@ -56,7 +56,7 @@ class Job:
         self._keep(row, replace(outcome.answer, attempts=0), outcome.result)
 
     def _keep(self, row: Row, answer: Answer, result: Image | Failure) -> None:
-        self.spool.append(row.index, answer, result)
+        self.spool.append(row, answer, result)
         self.count(result)
 
 
@@ -75,7 +75,7 @@ def open_job(
         return stats
     for directory in (path.parent, (settings.output / chunk.name).parent):
         output_directory(directory)
-    spool = Spool(path, identity(chunk, settings, sink), sink.hashed)
+    spool = Spool(path, identity(chunk, settings, sink), sink.frame, sink.hashed)
     if stats:
         take_over(spool, sink.read(settings.output, chunk.name), retried)
     return Job(chunk, spool, count)
@@ -86,7 +86,7 @@ def take_over(spool: Spool, outcomes: Iterable[Outcome], retried: Set[str]) -> N
     for outcome in outcomes:
         reason = outcome.result.reason if isinstance(outcome.result, Failure) else None
         if outcome.row.index not in spool and reason not in retried | OF_THE_LINE:
-            spool.append(outcome.row.index, outcome.answer, outcome.result)
+            spool.append(outcome.row, outcome.answer, outcome.result)
 
 
 def unchanged(chunk: Chunk, settings: Settings, sink: Sink) -> dict[str, Any] | None:
@@ -114,11 +114,8 @@ def write_shard(chunk: Chunk, spool: Spool, settings: Settings, sink: Sink) -> d
     # First, so that a shard made of old and new files never counts as whole.
     (settings.output / f"{chunk.name}{STATS_SUFFIX}").unlink(missing_ok=True)
     with spool, chunk.path.open("rb") as file:
-        outcomes = (
-            row if isinstance(row, Outcome) else spool.read(row)
-            for row in read_rows(file, chunk.name)
-        )
+        rows = read_rows(file, chunk.name)
         provenance = identity(chunk, settings, sink)
-        stats = sink.write(settings.output, chunk.name, outcomes, provenance)
+        stats = sink.write(settings.output, chunk.name, rows, spool, provenance)
         spool.remove()
     return stats

@@ -10,8 +10,16 @@ from itertools import repeat
 from pathlib import Path
 from typing import Any, Protocol
 
+from ingest.spool import Frame, Spool
 from pipeline.records import Answer, Failure, Image, Outcome, Reason, Row
-from pipeline.shards import IMAGES, read_images, read_outcomes, write_image_shard
+from pipeline.shards import (
+    IMAGES,
+    outcome_row,
+    read_images,
+    read_outcomes,
+    tar_frame,
+    write_image_lines,
+)
 
 IMAGE_COLUMNS = ("width", "height", "original_width", "original_height", "sha256")
 ROWS_AT_ONCE = 1_000
@@ -28,6 +36,10 @@ class Sink(Protocol):
     @property
     def hashed(self) -> bool:
         """Whether what is kept of a picture is what its SHA-256 is of."""
+
+    @property
+    def frame(self) -> Frame:
+        """What is spooled before and after what is kept of a picture."""
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -52,10 +64,14 @@ class Sink(Protocol):
         self,
         directory: Path,
         chunk: str,
-        outcomes: Iterable[Outcome],
+        rows: Iterable[Row | Outcome],
+        spool: Spool,
         provenance: Mapping[str, Any],
     ) -> dict[str, Any]:
-        """Write a chunk's shard of what was kept, in row order; return its stats, written last."""
+        """Write a chunk's shard, its rows being in the spool; return its stats, written last.
+
+        What is no row comes as the outcome that it is.
+        """
 
     def read(self, directory: Path, chunk: str) -> Iterator[Outcome]:
         """What was kept for a shard, in row order."""
@@ -67,6 +83,7 @@ class ImageSink:
 
     format: str = IMAGES
     hashed: bool = True
+    frame: Frame = tar_frame
     identity: Mapping[str, Any] = field(default_factory=dict)
 
     def shares(self, count: int, start: Start) -> Iterator[Sink]:
@@ -88,11 +105,15 @@ class ImageSink:
         self,
         directory: Path,
         chunk: str,
-        outcomes: Iterable[Outcome],
+        rows: Iterable[Row | Outcome],
+        spool: Spool,
         provenance: Mapping[str, Any],
     ) -> dict[str, Any]:
         """Write an image shard."""
-        return write_image_shard(directory, chunk, outcomes, provenance)
+        lines = (
+            (outcome_row(row), ()) if isinstance(row, Outcome) else spool.line(row) for row in rows
+        )
+        return write_image_lines(directory, chunk, lines, provenance)
 
     def read(self, directory: Path, chunk: str) -> Iterator[Outcome]:
         """Read an image shard back."""

@@ -1,7 +1,8 @@
 """A chunk's journal of finished rows: what a killed run had fetched, the next one need not.
 
 Rows finish in any order and are appended whole, with lengths and checksums; what a kill tore off
-at the end is cut away on opening. The first record says what the spool was made from and with;
+at the end is cut away on opening. Pictures lie in the frame that they have in a shard, so that
+there they need only be copied. The first record says what the spool was made from and with;
 a spool of other contents or settings is thrown away.
 """
 
@@ -13,110 +14,201 @@ import struct
 import time
 import zlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from pipeline.errors import DataError, SettingError
 from pipeline.records import Answer, Failure, Image, Outcome, Reason, Row
+from pipeline.shards import Line
 
-VERSION = 2
-HEAD = struct.Struct("<III")  # bytes of the description, bytes of the picture, CRC-32
+VERSION = 3
+# CRC-32; bytes of the description, of what comes before the picture, of the picture, of the rest
+HEAD = struct.Struct("<IIIII")
+COLUMNS = (  # of a description, after the row's index; a failure has no more than the first five
+    "reason",
+    "http_status",
+    "attempts",
+    "bytes",
+    "final_url",
+    "width",
+    "height",
+    "original_width",
+    "original_height",
+    "sha256",
+)
+Part = bytes | memoryview
+Parts = tuple[Part, Part, Part]  # before the picture, the picture, after it
+NOTHING: Parts = (b"", b"", b"")
+SIZE_BITS = 36
+SIZE_MASK = (1 << SIZE_BITS) - 1
+Frame = Callable[[Row, Image], tuple[bytes, bytes]]
 LOCK_PATIENCE = 10.0  # seconds: time for the processes of a killed run to notice and end
+
+
+def place_of(offset: int, size: int) -> int:
+    """Where a record lies, in one number: there are millions."""
+    return offset << SIZE_BITS | size
+
+
+def end_of(place: int) -> int:
+    """Where the next record begins."""
+    return (place >> SIZE_BITS) + (place & SIZE_MASK)
+
+
+def bare(row: Row, image: Image) -> tuple[bytes, bytes]:
+    """No frame: nothing but what is kept of pictures."""
+    return b"", b""
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """Of a row, as the spool holds it. Raises no error when it is damaged: see `is_whole`."""
+
+    description: bytes
+    body: memoryview
+    picture: slice  # of the body
+
+    @property
+    def fields(self) -> list[Any]:
+        found: list[Any] = json.loads(self.description)
+        return found
+
+    @property
+    def data(self) -> memoryview:
+        return self.body[self.picture]
 
 
 class Spool:
     """The journal of one chunk; `index in spool` tells whether a row is finished.
 
-    The CRC of a record is of its description, which holds the hash of the picture. If what is kept
-    of pictures is not what was hashed, as `hashed` says, the CRC is of that too.
+    `frame` makes of a row and its picture what comes before and after that. The CRC of a record is
+    of all but the picture, whose hash the description holds. If what is kept of pictures is not
+    what was hashed, as `hashed` says, the CRC is of that too.
     """
 
-    def __init__(self, path: Path, identity: Mapping[str, Any], hashed: bool = True) -> None:
+    def __init__(
+        self, path: Path, identity: Mapping[str, Any], frame: Frame = bare, hashed: bool = True
+    ) -> None:
         self.path = path
         self.reasons: Counter[str | None] = Counter()  # of the rows found on opening
-        self._hashed = hashed
-        self._offsets: dict[int, int] = {}
+        self._frame, self._hashed = frame, hashed
+        self._places: dict[int, int] = {}
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         with ExitStack() as on_error:
             on_error.callback(self.close)
             _lock(self._file, path)
-            self._end = self._recover({"spool": VERSION, **identity})
+            made = {"spool": VERSION, "frame": frame.__name__, **identity}
+            self._end = self._recover(made)
             on_error.pop_all()
 
     def _recover(self, identity: Mapping[str, Any]) -> int:
-        description, _ = self._record(0) or (b"", b"")
-        if not description or json.loads(description) != identity:
+        place = self._place_at(0)
+        first = self._record(place)
+        if first is None or json.loads(first.description) != identity:
             os.ftruncate(self._file, 0)
-            return self._write(0, json.dumps(identity).encode(), b"")
-        at = HEAD.size + len(description)
-        while (record := self._record(at)) and self._is_whole(*record):
-            description, picture = record
-            index, reason = json.loads(description)[:2]
-            self._offsets[index] = at
+            return self._write(0, json.dumps(identity).encode(), NOTHING)
+        at = end_of(place)
+        while (record := self._record(place := self._place_at(at))) and self._is_whole(record):
+            index, reason = record.fields[:2]
+            self._places[index] = place
             self.reasons[reason] += 1
-            at += HEAD.size + len(description) + len(picture)
+            at = end_of(place)
         os.ftruncate(self._file, at)
         return at
 
-    def _record(self, offset: int) -> tuple[bytes, bytes] | None:
-        """Description and picture; None past the end and for what is torn."""
+    def _place_at(self, offset: int) -> int:
+        """Of the record that begins there; 0 past the end and for what is torn."""
         head = os.pread(self._file, HEAD.size, offset)
-        if len(head) < HEAD.size:
+        _, length, *sizes = HEAD.unpack(head) if len(head) == HEAD.size else (0, 0)
+        size = HEAD.size + length + sum(sizes)
+        torn = size > os.fstat(self._file).st_size - offset
+        return 0 if torn or not length else place_of(offset, size)  # zeros: a disk lost power
+
+    def _record(self, place: int) -> _Record | None:
+        """None for what is torn or damaged."""
+        offset, size = place >> SIZE_BITS, place & SIZE_MASK
+        whole = memoryview(os.pread(self._file, size, offset))
+        if not place or len(whole) < size:
             return None
-        length, size, checksum = HEAD.unpack(head)
-        if length == 0 or length + size > os.fstat(self._file).st_size - offset - HEAD.size:
-            return None  # torn, or zeros: a disk that lost power
-        description = os.pread(self._file, length, offset + HEAD.size)
-        picture = os.pread(self._file, size, offset + HEAD.size + length) if size else b""
-        return (description, picture) if self._crc(description, picture) == checksum else None
+        checksum, length, before, picture, _ = HEAD.unpack_from(whole)
+        body = whole[HEAD.size + length :]
+        end = before + picture
+        parts = (body[:before], body[before:end], body[end:])
+        description = bytes(whole[HEAD.size : HEAD.size + length])
+        if self._crc(description, parts) != checksum:
+            return None
+        return _Record(description, body, slice(before, end))
 
-    def _crc(self, description: bytes, picture: bytes) -> int:
-        return zlib.crc32(b"" if self._hashed else picture, zlib.crc32(description))
+    def _crc(self, description: bytes, parts: Parts) -> int:
+        before, picture, after = parts
+        crc = zlib.crc32(after, zlib.crc32(before, zlib.crc32(description)))
+        return crc if self._hashed else zlib.crc32(picture, crc)
 
-    def _is_whole(self, description: bytes, picture: bytes) -> bool:
-        if not picture or not self._hashed:
+    def _is_whole(self, record: _Record) -> bool:
+        if not record.data or not self._hashed:
             return True
-        return bool(json.loads(description)[-1] == hashlib.sha256(picture).hexdigest())
+        return bool(record.fields[-1] == hashlib.sha256(record.data).hexdigest())
 
-    def _write(self, offset: int, description: bytes, picture: bytes) -> int:
-        head = HEAD.pack(len(description), len(picture), self._crc(description, picture))
-        size = len(head) + len(description) + len(picture)
+    def _write(self, offset: int, description: bytes, parts: Parts) -> int:
+        crc = self._crc(description, parts)
+        head = HEAD.pack(crc, len(description), *map(len, parts))
+        pieces = (head, description, *parts)
+        size = sum(map(len, pieces))
         try:
-            written = os.pwritev(self._file, (head, description, picture), offset)
+            written = os.pwritev(self._file, pieces, offset)
             while written < size:  # the system may take less than all, as when the disk is full
-                rest = b"".join((head, description, picture))[written:]
+                rest = b"".join(pieces)[written:]
                 written += os.pwrite(self._file, rest, offset + written)
         except OSError as error:
             error.filename = str(self.path)
             raise
         return offset + size
 
-    def append(self, index: int, answer: Answer, result: Image | Failure) -> None:
+    def append(self, row: Row, answer: Answer, result: Image | Failure) -> None:
         """Add a finished row; when this returns, a kill of the process cannot lose it."""
-        picture = result.data if isinstance(result, Image) else b""
-        description = json.dumps([index, *_describe(answer, result)]).encode()
-        offset, self._end = self._end, self._write(self._end, description, picture)
-        self._offsets[index] = offset
+        parts = NOTHING
+        if isinstance(result, Image):
+            before, after = self._frame(row, result)
+            parts = (before, result.data, after)
+        description = json.dumps([row.index, *_describe(answer, result)]).encode()
+        offset, self._end = self._end, self._write(self._end, description, parts)
+        self._places[row.index] = place_of(offset, self._end - offset)
 
     def read(self, row: Row) -> Outcome:
         """How a finished row ended."""
-        record = self._record(self._offsets[row.index]) if row.index in self else None
+        record = self._find(row)
+        reason, *fields = record.fields[1:]
+        answer = Answer(*fields[:4])
+        if reason:
+            return Outcome(row, answer, Failure(Reason(reason)))
+        return Outcome(row, answer, Image(bytes(record.data), *fields[4:]))
+
+    def line(self, row: Row) -> Line:
+        """The same as a line of a shard's table, and what a shard's tar has of it."""
+        record = self._find(row)
+        columns = dict(zip(COLUMNS, record.fields[1:], strict=False))
+        columns |= {"key": row.key, "url": row.url, "caption": row.caption}
+        columns["status"] = "failed" if columns["reason"] else "success"
+        return columns, (record.body,) if record.body else ()
+
+    def _find(self, row: Row) -> _Record:
+        record = self._record(self._places[row.index]) if row.index in self else None
         if record is None:
             raise DataError(
                 f"{self.path}: does not hold row {row.index}; it or its chunk was altered while in "
                 "use, so run the same command again"
             )
-        _, *fields = json.loads(record[0])
-        return Outcome(row, *_read(fields, record[1]))
+        return record
 
     def __contains__(self, index: int) -> bool:
-        return index in self._offsets
+        return index in self._places
 
     def __len__(self) -> int:
-        return len(self._offsets)
+        return len(self._places)
 
     def __repr__(self) -> str:
         return f"<Spool {self.path}: {len(self)} rows, {self._end} bytes>"
@@ -137,17 +229,12 @@ class Spool:
 
 
 def _describe(answer: Answer, result: Image | Failure) -> list[Any]:
-    """Everything but the picture; its hash comes last."""
+    """Everything but the picture, as COLUMNS names it."""
     asked = (answer.http_status, answer.attempts, answer.bytes, answer.final_url)
     if isinstance(result, Failure):
         return [result.reason.value, *asked]
     sizes = (result.width, result.height, result.original_width, result.original_height)
     return [None, *asked, *sizes, result.sha256]
-
-
-def _read(fields: list[Any], picture: bytes) -> tuple[Answer, Image | Failure]:
-    reason, answer = fields[0], Answer(*fields[1:5])
-    return answer, Failure(Reason(reason)) if reason else Image(picture, *fields[5:])
 
 
 def _lock(file: int, path: Path) -> None:

@@ -30,9 +30,15 @@ from pipeline.records import (
     Image,
     Outcome,
     Reason,
+    Row,
     StoredImage,
 )
 
+Line = tuple[
+    Mapping[str, Any], Sequence[bytes | memoryview]
+]  # columns of a row; its files, as in a tar
+
+HELD = 1 << 20  # bytes of a tar that are written at once
 VERSION = 1
 IMAGES = "capstan-image-shard"
 FEATURES = "capstan-feature-shard"
@@ -49,26 +55,74 @@ OUTCOMES_SUFFIX = "_outcomes.parquet"  # in a fused shard, whose `.parquet` is o
 
 
 def write_image_shard(
-    directory: Path,
-    chunk: str,
-    outcomes: Iterable[Outcome],
-    provenance: Mapping[str, Any],
+    directory: Path, chunk: str, outcomes: Iterable[Outcome], provenance: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Write `<chunk>.tar`, `<chunk>.parquet` and, last, `<chunk>_stats.json`; return the stats.
 
     `outcomes` come in row order and may be a stream: pictures are not held in memory.
     `provenance` (hash of the chunk, settings) is kept in the stats, to tell what is unchanged.
     """
-    rows: list[dict[str, Any]] = []
-    with (
-        atomic_write(directory / f"{chunk}.tar") as file,
-        tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar,
-    ):
-        for outcome in outcomes:
-            rows.append(outcome_row(outcome))
-            if isinstance(outcome.result, Image):
-                _add_image(tar, outcome, outcome.result)
-    return write_outcomes(directory, chunk, IMAGES, rows, (".tar", ".parquet"), provenance)
+    return write_image_lines(directory, chunk, map(_line, outcomes), provenance)
+
+
+def _line(outcome: Outcome) -> Line:
+    columns, image = outcome_row(outcome), outcome.result
+    if not isinstance(image, Image):
+        return columns, ()
+    head, tail = tar_frame(outcome.row, image)
+    return columns, (head, image.data, tail)
+
+
+def write_image_lines(
+    directory: Path, chunk: str, lines: Iterable[Line], provenance: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The same from what was prepared of each outcome."""
+    rows: list[Mapping[str, Any]] = []
+    with atomic_write(directory / f"{chunk}.tar") as file:
+        tar = _Tar(file)
+        for columns, parts in lines:
+            rows.append(columns)
+            tar.add(parts)
+        files = {".tar": tar.end(), ".parquet": None}
+    return write_outcomes(directory, chunk, IMAGES, rows, files, provenance)
+
+
+class _Tar:
+    """The tar of an image shard while it is written."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._digest = file, hashlib.sha256()
+        self._size = self._held = 0
+        self._parts: list[bytes | memoryview] = []
+
+    def add(self, parts: Sequence[bytes | memoryview]) -> None:
+        """Add files as they lie in a tar; they are written together, for this thread to wait less
+        often for its turn.
+        """
+        if parts and self._size == 0:  # not in an empty tar: `tarfile` refuses it
+            says = {"CAPSTAN.format": IMAGES, "CAPSTAN.version": str(VERSION)}
+            self._append(tarfile.TarInfo.create_pax_global_header(says))
+        for part in parts:
+            self._append(part)
+
+    def end(self) -> str:
+        """Write the rest, and the zeros that end a tar; return the file's SHA-256."""
+        self._append(bytes(2 * tarfile.BLOCKSIZE))
+        self._append(bytes(-self._size % tarfile.RECORDSIZE))
+        self._flush()
+        return self._digest.hexdigest()
+
+    def _append(self, part: bytes | memoryview) -> None:
+        self._parts.append(part)
+        self._size, self._held = self._size + len(part), self._held + len(part)
+        if self._held > HELD:
+            self._flush()
+
+    def _flush(self) -> None:
+        piece = b"".join(self._parts)
+        self._file.write(piece)
+        self._digest.update(piece)
+        self._parts, self._held = [], 0
 
 
 def write_outcomes(
@@ -76,13 +130,18 @@ def write_outcomes(
     chunk: str,
     format: str,
     rows: Sequence[Mapping[str, Any]],
-    suffixes: Sequence[str],
+    files: Mapping[str, str | None],
     provenance: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Write rows of `outcome_row` as the last of a shard's files, then its stats; return these."""
-    paths = {suffix: directory / f"{chunk}{suffix}" for suffix in suffixes}
+    """Write rows of `outcome_row` as the last of a shard's files, then its stats; return these.
+
+    `files` are the suffixes of all and, where that is known, their SHA-256.
+    """
+    paths = {suffix: directory / f"{chunk}{suffix}" for suffix in files}
     table = pa.Table.from_pylist(rows, schema=OUTCOME_SCHEMA)
-    write_table(paths[suffixes[-1]], table, {"format": format, "version": VERSION, "chunk": chunk})
+    write_table(
+        [*paths.values()][-1], table, {"format": format, "version": VERSION, "chunk": chunk}
+    )
     failures = Counter(row["reason"] for row in rows if row["reason"] is not None)
     stats = {
         "format": format,
@@ -92,7 +151,10 @@ def write_outcomes(
         "images": len(rows) - failures.total(),
         "failures": dict(sorted(failures.items())),
         "files": {
-            suffix: {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
+            suffix: {
+                "bytes": path.stat().st_size,
+                "sha256": files[suffix] or sha256_file(path),
+            }
             for suffix, path in paths.items()
         },
         **provenance,
@@ -119,26 +181,25 @@ def _columns(image: Image | None) -> dict[str, Any]:
     return {name: getattr(image, name, None) for name in names}
 
 
-def _add_image(tar: tarfile.TarFile, outcome: Outcome, image: Image) -> None:
-    row = outcome.row
+def tar_frame(row: Row, image: Image) -> tuple[bytes, bytes]:
+    """What comes before a picture's bytes in a tar, and after them: its caption, its record."""
     description = {"key": row.key, "url": row.url, "caption": row.caption, **_columns(image)}
-    if tar.offset == 0:  # not in an empty tar: `tarfile` refuses a header that nothing follows
-        says = {"CAPSTAN.format": IMAGES, "CAPSTAN.version": str(VERSION)}
-        _append(tar, tarfile.TarInfo.create_pax_global_header(says))
-    for extension, data in (
-        ("jpg", image.data),
-        ("txt", row.caption.encode()),
-        ("json", json.dumps(description, ensure_ascii=False).encode()),
-    ):
-        padding = bytes(-len(data) % tarfile.BLOCKSIZE)
-        _append(tar, tar_header(f"{row.key}.{extension}", len(data)), data, padding)
+    caption = row.caption.encode()
+    record = json.dumps(description, ensure_ascii=False).encode()
+    tail = (
+        _padding(image.data),
+        tar_header(f"{row.key}.txt", len(caption)),
+        caption,
+        _padding(caption),
+        tar_header(f"{row.key}.json", len(record)),
+        record,
+        _padding(record),
+    )
+    return tar_header(f"{row.key}.jpg", len(image.data)), b"".join(tail)
 
 
-def _append(tar: tarfile.TarFile, *parts: bytes) -> None:
-    assert tar.fileobj is not None
-    for part in parts:
-        tar.fileobj.write(part)
-        tar.offset += len(part)
+def _padding(data: bytes) -> bytes:
+    return bytes(-len(data) % tarfile.BLOCKSIZE)
 
 
 def tar_header(name: str, size: int) -> bytes:

@@ -14,7 +14,7 @@ from fused.sink import feature_sink
 from ingest.chunks import find_chunks
 from ingest.config import Settings
 from ingest.job import SPOOLS, identity
-from ingest.spool import Spool
+from ingest.spool import Spool, bare
 from pipeline.shards import (
     FUSED,
     OUTCOMES_SUFFIX,
@@ -117,7 +117,7 @@ def kept(settings: Settings) -> set[int]:
     """The rows in the spool of the only chunk."""
     (chunk,) = find_chunks(settings.input)
     made_with = identity(chunk, settings, feature_sink(NETWORK))
-    with Spool(settings.output / SPOOLS / chunk.name, made_with, hashed=False) as spool:
+    with Spool(settings.output / SPOOLS / chunk.name, made_with, bare, hashed=False) as spool:
         return {row for row in range(chunk.contents.rows) if row in spool}
 
 

@@ -10,6 +10,7 @@ import pytest
 from benchmarks.web import Fault, Web
 from ingest.chunks import find_chunks
 from ingest.config import Settings
+from ingest.sink import IMAGE_SHARDS
 from ingest.spool import Spool
 from tests.children import workers_of
 from tests.ingest.conftest import (
@@ -72,7 +73,8 @@ def test_a_killed_run_goes_on_from_the_rows_it_had(
         killed.communicate()  # returns when the child has closed its end too
     assert not Path(f"/proc/{child}").exists() or "Z" in Path(f"/proc/{child}/stat").read_text()
     (chunk,) = find_chunks(settings.input)
-    with Spool(settings.output / ".spool" / chunk.name, settings.identity(chunk.sha256)) as spool:
+    made_with = settings.identity(chunk.sha256)
+    with Spool(settings.output / ".spool" / chunk.name, made_with, IMAGE_SHARDS.frame) as spool:
         finished = [row for row in range(31) if row in spool]
     assert len(finished) >= 20  # of 25 asked for, 4 were in flight
     assert not (settings.output / "cc.tsv/0.tar").exists()

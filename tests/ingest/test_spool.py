@@ -7,9 +7,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ingest import spool as spool_module
-from ingest.spool import Spool, remove_spools
+from ingest.spool import Frame, Spool, bare, remove_spools
 from pipeline.errors import DataError, SettingError
 from pipeline.records import Answer, Failure, Image, Outcome, Reason, Row
+from pipeline.shards import outcome_row, tar_frame
 
 RESULTS = st.builds(
     Image,
@@ -40,43 +41,58 @@ def row(index: int) -> Row:
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     outcomes=st.dictionaries(st.integers(0, 50), st.tuples(ANSWERS, RESULTS), max_size=8),
+    frame=st.sampled_from([bare, tar_frame]),
     hashed=st.booleans(),
     data=st.data(),
 )
 def test_a_kill_at_any_byte_loses_what_was_torn_and_no_more(
     tmp_path: Path,
     outcomes: dict[int, tuple[Answer, Image | Failure]],
+    frame: Frame,
     hashed: bool,
     data: st.DataObject,
 ) -> None:
     path = tmp_path / "spools" / "cc.tsv" / "0"
     path.unlink(missing_ok=True)
     ends = []
-    with Spool(path, IDENTITY, hashed) as spool:
+    with Spool(path, IDENTITY, frame, hashed) as spool:
         for index, (answer, result) in outcomes.items():
-            spool.append(index, answer, result)
+            spool.append(row(index), answer, result)
             ends.append(path.stat().st_size)
     cut = data.draw(st.integers(0, path.stat().st_size))
     with path.open("r+b") as file:
         file.truncate(cut)
 
-    with Spool(path, IDENTITY, hashed) as spool:
+    with Spool(path, IDENTITY, frame, hashed) as spool:
         whole = [index for index, end in zip(outcomes, ends, strict=True) if end <= cut]
         assert len(spool) == len(whole) == spool.reasons.total()
         for index in whole:
             assert index in spool
             assert spool.read(row(index)) == Outcome(row(index), *outcomes[index])
-        spool.append(99, Answer(), PICTURE)
+        spool.append(row(99), Answer(), PICTURE)
         assert spool.read(row(99)) == Outcome(row(99), Answer(), PICTURE)
+
+
+@pytest.mark.parametrize("result", [PICTURE, Failure(Reason.DNS)])
+def test_a_line_of_a_shard_is_ready_made(tmp_path: Path, result: Image | Failure) -> None:
+    outcome = Outcome(row(0), Answer(200, 2, 7, "http://h/2"), result)
+    with Spool(tmp_path / "spool", IDENTITY, tar_frame) as spool:
+        spool.append(row(0), outcome.answer, result)
+        columns, files = spool.line(row(0))
+    assert {name: value for name, value in outcome_row(outcome).items() if value is not None} == {
+        name: value for name, value in columns.items() if value is not None
+    }
+    head, tail = tar_frame(row(0), PICTURE)
+    assert b"".join(files) == (head + b"picture" + tail if result is PICTURE else b"")
 
 
 def test_a_damaged_record_ends_what_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "spool"
     with Spool(path, IDENTITY) as spool:
-        spool.append(0, Answer(), PICTURE)
+        spool.append(row(0), Answer(), PICTURE)
         end = path.stat().st_size
-        spool.append(1, Answer(), PICTURE)
-        spool.append(2, Answer(), PICTURE)
+        spool.append(row(1), Answer(), PICTURE)
+        spool.append(row(2), Answer(), PICTURE)
     contents = bytearray(path.read_bytes())
     contents[end + 20] ^= 1
     path.write_bytes(contents)
@@ -93,14 +109,14 @@ def test_what_is_no_spool_is_thrown_away(tmp_path: Path, contents: bytes) -> Non
     path.write_bytes(contents)
     with Spool(path, IDENTITY) as spool:
         assert len(spool) == 0
-        spool.append(5, Answer(), Failure(Reason.DNS))
+        spool.append(row(5), Answer(), Failure(Reason.DNS))
     with Spool(path, IDENTITY) as spool:
         assert repr(spool) == f"<Spool {path}: 1 rows, {path.stat().st_size} bytes>"
 
 
 def test_a_spool_of_other_settings_is_thrown_away(tmp_path: Path) -> None:
     with Spool(tmp_path / "spool", IDENTITY) as spool:
-        spool.append(5, Answer(), Failure(Reason.DNS))
+        spool.append(row(5), Answer(), Failure(Reason.DNS))
     with Spool(tmp_path / "spool", IDENTITY | {"settings": {"image_size": 128}}) as spool:
         assert len(spool) == 0
     with Spool(tmp_path / "spool", IDENTITY) as spool:
@@ -118,7 +134,7 @@ def test_two_runs_do_not_share_a_spool(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_a_spool_altered_in_use_is_an_error(tmp_path: Path) -> None:
     with Spool(tmp_path / "spool", IDENTITY) as spool:
-        spool.append(0, Answer(), PICTURE)
+        spool.append(row(0), Answer(), PICTURE)
         with pytest.raises(DataError, match="does not hold row 1"):
             spool.read(row(1))
         (tmp_path / "spool").write_bytes(b"")

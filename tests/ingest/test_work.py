@@ -215,7 +215,8 @@ async def test_a_stopped_run_is_taken_up_where_it_was(web: Web, settings: Settin
     first.cancel()
     await asyncio.wait([first])
     chunk = find_chunks(settings.input)[0]
-    with Spool(settings.output / ".spool" / "0", settings.identity(chunk.sha256)) as spool:
+    made_with = settings.identity(chunk.sha256)
+    with Spool(settings.output / ".spool" / "0", made_with, IMAGE_SHARDS.frame) as spool:
         finished = [row for row in range(20) if row in spool]
     assert len(finished) >= 17  # all but those in flight
 
@@ -241,7 +242,7 @@ def test_a_shard_that_cannot_be_written_is_written_later_without_fetching(
 ) -> None:
     write_chunk(settings, "0", [("a", web.url("wide.jpg", row=row)) for row in range(3)])
     with monkeypatch.context() as patch:
-        patch.setattr(sink, "write_image_shard", full_disk)
+        patch.setattr(sink, "write_image_lines", full_disk)
         with pytest.raises(ExceptionGroup) as caught:
             work_here(settings)
     assert caught.group_contains(OSError, match="No space left")
@@ -299,8 +300,8 @@ def test_a_repeated_address_is_not_fetched_again_after_a_stop(web: Web, settings
     for path in settings.output.glob("0*"):
         path.unlink()
     made_with = identity(chunk, settings, IMAGE_SHARDS)
-    with Spool(settings.output / ".spool" / "0", made_with) as spool:
-        spool.append(0, rows[0].answer, rows[0].result)
+    with Spool(settings.output / ".spool" / "0", made_with, IMAGE_SHARDS.frame) as spool:
+        spool.append(rows[0].row, rows[0].answer, rows[0].result)
     work_here(settings)
     assert len(web.log) == 1
     assert files(settings.output) == undisturbed

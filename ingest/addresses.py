@@ -1,6 +1,6 @@
 """Which addresses may be connected to: public ones, unless private ones are asked for.
 
-aiohttp asks a resolver for names only; an address written into a URL goes past it. So both are
+A resolver is asked for names only; an address written into a URL goes past it. So both are
 checked: the resolver's answers and every socket before it connects.
 """
 
@@ -57,8 +57,13 @@ class PublicResolver(AbstractResolver):
         await self._resolver.close()
 
 
+def open_resolver(public: bool) -> AbstractResolver:
+    """What looks names up: by aiodns, as the system's own look-ups each take a thread."""
+    return PublicResolver() if public else DefaultResolver()
+
+
 def open_public_socket(address: AddrInfoType) -> socket.socket:
-    """aiohttp's socket factory: raises ForbiddenAddressError for an address that is not public."""
+    """A socket to connect with: raises ForbiddenAddressError for an address that is not public."""
     family, kind, protocol, _, target = address
     if not is_public(str(target[0])):
         raise ForbiddenAddressError(f"{target[0]} is not a public address")

@@ -8,11 +8,11 @@ import asyncio
 import time
 from dataclasses import dataclass, replace
 
-import aiohttp
 from protego import Protego
 from yarl import URL
 
 from ingest.config import Web
+from ingest.connections import Connections
 from ingest.fetch import AGENT, follow
 from pipeline.records import Reason
 
@@ -38,8 +38,8 @@ class _Known:
 class Robots:
     """The rules of the hosts asked so far; each is asked once, whoever waits for it."""
 
-    def __init__(self, session: aiohttp.ClientSession, web: Web) -> None:
-        self._session = session
+    def __init__(self, connections: Connections, web: Web) -> None:
+        self._connections = connections
         self._web = replace(
             web,
             max_bytes=MAX_BYTES,
@@ -66,7 +66,7 @@ class Robots:
         return known.rules
 
     async def _ask(self, url: URL) -> Rules:
-        fetched = await follow(self._session, str(url), self._web)
+        fetched = await follow(self._connections, str(url), self._web)
         body, status = fetched.body, fetched.status or 0
         if isinstance(body, bytes):
             return Protego.parse(body.decode(errors="replace"))

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from pipeline.records import Answer, Failure, Outcome, Reason, Row, divide_line, row_key
 
 MAX_LINE = 1 << 20  # bytes; a longer line is no caption and URL
-PLAIN_URL = re.compile(r"https?://([A-Za-z0-9.-]+)(?::[0-9]{1,4})?(?:[/?#]|\Z)")
+PLAIN_URL = re.compile(r"https?://([A-Za-z0-9.-]+)(?::[1-5]?[0-9]{1,4})?(?:[/?#]|\Z)")
 KEPT_OF_LONG_LINE = 1_000  # bytes of it that the record keeps
 
 

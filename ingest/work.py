@@ -251,7 +251,7 @@ class Engine:
         robots = self._place.robots
         if robots and (refusal := await robots.refusal(visit.url)):
             return Fetched(None, None, Failure(refusal))
-        return await fetch(self._place.session, visit.url, web, min(left, web.timeout))
+        return await fetch(self._place.connections, visit.url, web, min(left, web.timeout))
 
     def _set_out(self, visit: Visit) -> float:
         """Note that a request begins; return the seconds left to the row."""

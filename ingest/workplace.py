@@ -6,11 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from aiohttp import ClientSession
-
 from ingest.config import Settings
+from ingest.connections import Connections
 from ingest.decoders import Decoders
-from ingest.fetch import open_session
+from ingest.fetch import open_connections
 from ingest.host_book import HostBook
 from ingest.pauses import Pauses
 from ingest.robots import Robots
@@ -29,7 +28,7 @@ class Crew:
 class Workplace:
     """Connections, decoders, slots and what is known of hosts."""
 
-    session: ClientSession
+    connections: Connections
     decoders: Decoders
     hosts: HostBook
     slots: Slots
@@ -45,14 +44,14 @@ async def open_workplace(settings: Settings, crew: Crew) -> AsyncIterator[Workpl
     try:
         async with (
             Decoders(settings.decoders(crew.processes)) as decoders,
-            open_session(web) as session,
+            open_connections(web) as connections,
         ):
             yield Workplace(
-                session,
+                connections,
                 decoders,
                 HostBook(settings.host_limits(crew.processes), crew.pauses),
                 Slots(load.in_flight, load.aside),
-                Robots(session, web) if web.robots else None,
+                Robots(connections, web) if web.robots else None,
                 writer,
             )
     finally:

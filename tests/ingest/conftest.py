@@ -12,6 +12,7 @@ from typing import Any
 
 import PIL.Image
 import pytest
+import uvloop
 
 from benchmarks.web import Fault, Web
 from ingest.chunks import find_chunks
@@ -86,7 +87,8 @@ def all_faults(web: Web) -> list[tuple[str, str]]:
 def work_here(settings: Settings) -> list[dict[str, Any]]:
     """Ingest what changed in this process; return the stats of the shards written."""
     said: list[Told] = []
-    asyncio.run(work(find_chunks(settings.input), settings, Crew(), said.append))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(work(find_chunks(settings.input), settings, Crew(), said.append))
     return [message.stats for message in said if isinstance(message, Shard) and message.is_new]
 
 

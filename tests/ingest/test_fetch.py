@@ -1,22 +1,28 @@
 import asyncio
-import errno
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import os
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
 
-import aiohttp
 import pytest
+import trustme
+import uvloop
+from hypothesis import given
+from hypothesis import strategies as st
 from yarl import URL
 
 from benchmarks.web import Fault, Web
 from ingest.config import Web as Settings
+from ingest.connections import PLAIN, parse, parse_any
 from ingest.fetch import (
     Fetched,
     Redirect,
     fetch,
     forbids_training,
-    open_session,
+    open_connections,
     opts_out,
-    reason_of,
     redirect,
     status_reason,
     user_agent,
@@ -27,23 +33,42 @@ LOCAL = Settings(allow_private=True)
 
 
 async def get(url: str, settings: Settings = LOCAL, seconds: float = 20.0) -> Fetched:
-    async with open_session(settings) as session:
-        return await fetch(session, url, settings, seconds)
+    async with open_connections(settings) as connections:
+        return await fetch(connections, url, settings, seconds)
+
+
+Handle = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 @asynccontextmanager
-async def raw_server(answer: bytes) -> AsyncIterator[str]:
+async def serving(handle: Handle, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
+    """The address of a server whose connections end with it."""
+    tasks = []
+
+    async def begin(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        tasks.append(asyncio.current_task())
+        with suppress(ConnectionError):
+            await handle(reader, writer)
+        writer.close()
+
+    server = await asyncio.start_server(begin, "127.0.0.1", 0, ssl=tls)
+    async with server:
+        scheme = "https" if tls else "http"
+        yield f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+    await asyncio.gather(*(task for task in tasks if task))
+
+
+@asynccontextmanager
+async def raw_server(answer: bytes, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
     """A server that answers every request with the same bytes and closes."""
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1_000)
         writer.write(answer)
         await writer.drain()
-        writer.close()
 
-    server = await asyncio.start_server(handle, "127.0.0.1", 0)
-    async with server:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+    async with serving(handle, tls) as url:
+        yield url
 
 
 async def test_a_picture_comes_whole(web: Web, pictures: dict[str, bytes]) -> None:
@@ -162,6 +187,97 @@ async def test_answers_that_break_the_protocol(answer: bytes, reason: Reason) ->
         assert (await get(url)).result == Failure(reason)
 
 
+@pytest.mark.parametrize("fault", [Fault.NONE, Fault.GZIPPED, Fault.TRUNCATED, Fault.RESET])
+def test_uvloop_gives_the_same(web: Web, fault: Fault) -> None:
+    urls = [web.url(name, fault) for name in ("wide.jpg", "flat.bmp")]
+    results = [[runner.run(get(url)) for url in urls] for runner in runners()]
+    assert results[0] == results[1]
+
+
+def runners() -> Iterator[asyncio.Runner]:
+    for factory in (uvloop.new_event_loop, asyncio.new_event_loop):
+        with asyncio.Runner(loop_factory=factory) as runner:
+            yield runner
+
+
+def test_pictures_come_over_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "authority.pem")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(context)
+    body = os.urandom(300_000)
+
+    async def ask(name: str) -> list[Fetched]:
+        async with raw_server(b"HTTP/1.0 200 OK\r\n\r\n" + body, context) as url:
+            url = url.replace("127.0.0.1", name)
+            return [await get(url), await get(url)]
+
+    for runner in runners():
+        monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+        assert {fetched.result for fetched in runner.run(ask("localhost"))} == {TLS}
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+        assert {fetched.result for fetched in runner.run(ask("localhost"))} == {body}
+        assert {fetched.result for fetched in runner.run(ask("127.0.0.1"))} == {TLS}
+
+
+TLS = Failure(Reason.TLS)
+
+
+@pytest.mark.parametrize(("answers", "connections"), [(9, 1), (1, 4)])
+async def test_a_connection_is_used_again_and_replaced_when_it_was_closed(
+    answers: int, connections: int
+) -> None:
+    opened = 0
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal opened
+        opened += 1
+        for _ in range(answers):
+            await reader.read(1_000)
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx")
+        await reader.read(1_000)  # of the next, which it does not answer
+
+    async with serving(handle) as url, open_connections(LOCAL) as opener:
+        for _ in range(4):
+            assert (await fetch(opener, url, LOCAL, 20.0)).result == b"x"
+    assert opened == connections
+
+
+@pytest.mark.parametrize("size", [2, 300_000])
+async def test_a_body_over_the_limit_is_not_read(size: int) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size
+    for limit, result in ((size, b"x" * size), (size - 1, Failure(Reason.TOO_LARGE))):
+        async with raw_server(head + b"x" * size) as url:
+            fetched = await get(url, replace(LOCAL, max_bytes=limit))
+        assert fetched.result == result
+
+
+async def test_endless_headers_are_not_read() -> None:
+    async with raw_server(b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 100_000) as url:
+        assert (await get(url)).result == Failure(Reason.PROTOCOL)
+
+
+async def test_news_before_the_answer_is_skipped() -> None:
+    answer = b"HTTP/1.1 103 Early Hints\r\nLink: <a>\r\n\r\nHTTP/1.1 200 OK\r\n\r\npicture"
+    async with raw_server(answer) as url:
+        fetched = await get(url)
+    assert (fetched.status, fetched.result) == (200, b"picture")
+
+
+@given(st.text(st.characters(codec="ascii", exclude_categories=["Cc"]), max_size=20))
+def test_a_plain_url_is_taken_apart_as_any_other(path: str) -> None:
+    url = f"http://h.test:81/{path}"
+    if PLAIN.fullmatch(url):
+        assert parse(url) == parse_any(URL(url))
+
+
+@given(st.text(max_size=40))
+def test_no_url_makes_more_than_one_line_of_its_own(text: str) -> None:
+    with suppress(ValueError):
+        request = parse(text).request(b"\r\n")
+        assert request.count(b"\n") == 3 + (b"Authorization" in request)
+
+
 async def test_nobody_listens() -> None:
     async with raw_server(b"") as url:
         pass
@@ -213,13 +329,6 @@ async def test_names_of_other_scripts_are_looked_up(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("ingest.addresses.PublicResolver.resolve", resolve)
     fetched = await get("http://Bücher.example/ü.jpg", Settings())
     assert (fetched.result, asked) == (Failure(Reason.DNS), ["xn--bcher-kva.example"])
-
-
-def test_faults_of_our_own_machine_are_raised() -> None:
-    with pytest.raises(OSError, match="Too many open files"):
-        reason_of(OSError(errno.EMFILE, "Too many open files"))
-    assert reason_of(OSError(errno.ECONNRESET, "reset")) is Reason.DISCONNECTED
-    assert reason_of(aiohttp.ServerTimeoutError()) is Reason.TIMEOUT
 
 
 def test_every_status_has_a_meaning() -> None:

@@ -1,0 +1,259 @@
+"""Connections to hosts: names looked up, addresses checked, connections kept for the next row."""
+
+import asyncio
+import errno
+import re
+import socket
+import ssl
+import time
+from base64 import b64encode
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+import aiohappyeyeballs
+from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
+
+from ingest.addresses import ForbiddenAddressError, open_public_socket, open_resolver
+from ingest.exchange import Answer, Connection, ExchangeError, StaleError
+from pipeline.records import Reason
+
+BUFFER = 1 << 18  # bytes read at a time
+KEPT = 15.0  # seconds that an idle connection is kept
+NAMES_KEPT = 300.0  # seconds
+NAMES = 50_000  # remembered; bounds memory
+SECOND_ADDRESS = 0.25  # seconds after which the next address is tried too (RFC 8305)
+BYTE = r"(?:[1-9]?[0-9]|1[0-9][0-9]|2[0-4][0-9]|25[0-5])"
+# As most are: nothing in it that would have to be quoted, resolved or converted.
+PLAIN = re.compile(
+    rf"(https?)://((?:[a-z0-9-]+\.)+[a-z][a-z0-9-]*|(?:{BYTE}\.){{3}}{BYTE})(?::([1-5]?[0-9]{{1,4}}))?"
+    r"((?:/(?!\.\.?(?:[/?]|\Z))[A-Za-z0-9._~!$&'()*+,;=:@-]*)+(?:\?[A-Za-z0-9._~!$'()*,;=:@/?&-]+)?)"
+)
+
+OUR_OWN_FAULTS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
+
+AddressInfo = tuple[int, int, int, str, tuple[str, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a URL's answers come from."""
+
+    tls: bool
+    host: str  # as it is looked up
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A URL taken apart."""
+
+    url: str
+    origin: Origin
+    path: str  # and query
+    credentials: str = ""  # of Basic authentication
+
+    def request(self, headers: bytes) -> bytes:
+        """The request for it, with further headers."""
+        origin = self.origin
+        host = f"[{origin.host}]" if ":" in origin.host else origin.host
+        port = "" if origin.port == (443 if origin.tls else 80) else f":{origin.port}"
+        head = f"GET {self.path} HTTP/1.1\r\nHost: {host}{port}\r\n{self.credentials}"
+        return head.encode("ascii") + headers
+
+
+def parse(url: str) -> Target:
+    """Take an http(s) URL apart; raises ValueError for what is none."""
+    if plain := PLAIN.fullmatch(url):
+        scheme, host, port, path = plain.groups()
+        tls = scheme == "https"
+        return Target(url, Origin(tls, host, int(port or (443 if tls else 80))), path)
+    return parse_any(URL(url))
+
+
+def parse_any(url: URL) -> Target:
+    """The same for a URL that needs quoting or converting."""
+    host = (url.raw_host or "").removesuffix(".")
+    if url.scheme not in ("http", "https") or not host or ("%" in host and ":" not in host):
+        raise ValueError(f"{url}: no http(s) URL with a host")
+    if is_address(host):
+        ip_address(host)  # none of the forms that only some resolvers take for one
+    credentials = ""
+    if url.user is not None or url.password is not None:
+        pair = f"{url.user or ''}:{url.password or ''}".encode("latin-1")
+        credentials = f"Authorization: Basic {b64encode(pair).decode()}\r\n"
+    origin = Origin(url.scheme == "https", host, url.port or 0)
+    return Target(str(url), origin, url.raw_path_qs or "/", credentials)
+
+
+def is_address(host: str) -> bool:
+    """Whether a host is a number, as no name ends in a digit's label (WHATWG URL, 3.5)."""
+    return ":" in host or host[-1].isdigit()
+
+
+class Names:
+    """Addresses of hosts, remembered for a while; who asks for the same at once waits for one."""
+
+    def __init__(self, resolver: AbstractResolver) -> None:
+        self._resolver = resolver
+        self._known: dict[str, tuple[float, asyncio.Task[list[ResolveResult]]]] = {}
+
+    async def look_up(self, host: str, port: int) -> list[AddressInfo]:
+        """Where to connect to; raises ExchangeError when that cannot be found out."""
+        if is_address(host):
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            return [(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (host, port))]
+        try:
+            found = await asyncio.shield(self._resolve(host))
+        except ForbiddenAddressError as error:
+            raise ExchangeError(Reason.FORBIDDEN_ADDRESS) from error
+        except OSError as error:
+            raise_if_ours(error)
+            raise ExchangeError(Reason.DNS) from error
+        if not found:
+            raise ExchangeError(Reason.DNS)
+        return [
+            (one["family"], socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (one["host"], port))
+            for one in found
+        ]
+
+    def _resolve(self, host: str) -> "asyncio.Task[list[ResolveResult]]":
+        now = time.monotonic()
+        until, task = self._known.get(host, (0.0, None))
+        if task is None or until < now or (task.done() and _failed(task)):
+            task = asyncio.create_task(self._resolver.resolve(host, 0, socket.AF_UNSPEC))
+            self._known.pop(host, None)
+            self._known[host] = now + NAMES_KEPT, task
+            if len(self._known) > NAMES:
+                del self._known[next(iter(self._known))]
+        return task
+
+    async def close(self) -> None:
+        """Close the resolver."""
+        await self._resolver.close()
+
+
+def _failed(task: "asyncio.Task[list[ResolveResult]]") -> bool:
+    return task.cancelled() or task.exception() is not None
+
+
+def raise_if_ours(error: OSError) -> None:
+    """Let a fault of our own machine, such as too many open files, stop the run."""
+    if error.errno in OUR_OWN_FAULTS:
+        raise error
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """Seconds."""
+
+    total: float
+    connect: float  # for the connection alone
+
+
+class Connections:
+    """A loop's connections; `headers` go with every request, `public` means to no other address."""
+
+    def __init__(self, headers: bytes, public: bool) -> None:
+        self.closed = False
+        self._headers, self._public = headers, public
+        self._names = Names(open_resolver(public))
+        self._tls = ssl.create_default_context()
+        self._buffer = memoryview(bytearray(BUFFER))
+        self._idle: dict[Origin, deque[Connection]] = {}
+        self._sweeping: asyncio.TimerHandle | None = None
+
+    async def get(self, target: Target, limit: int, patience: Patience) -> Answer:
+        """Ask for a URL, whose body may have so many bytes.
+
+        Raises ExchangeError for what the web does, OSError for faults of our own machine.
+        """
+        request, connection = target.request(self._headers), None
+        try:
+            async with asyncio.timeout(patience.total):
+                while True:
+                    connection = self._kept(target.origin)
+                    if connection is None:
+                        connection = await self._connect(target.origin, patience)
+                    with suppress(StaleError):
+                        return await connection.ask(request, limit)
+        except TimeoutError as error:
+            status = connection.status if connection else None
+            raise ExchangeError(Reason.TIMEOUT, status) from error
+        finally:
+            if connection is not None:
+                self._keep(target.origin, connection)
+
+    async def close(self) -> None:
+        """Close all."""
+        self.closed = True
+        if self._sweeping:
+            self._sweeping.cancel()
+        for connections in self._idle.values():
+            for connection in connections:
+                connection.close()
+        await self._names.close()
+
+    def _kept(self, origin: Origin) -> Connection | None:
+        kept = self._idle.get(origin)
+        while kept:
+            connection = kept.pop()
+            if not connection.closed:
+                return connection
+        return None
+
+    def _keep(self, origin: Origin, connection: Connection) -> None:
+        if not connection.reusable or self.closed:
+            connection.close()
+            return
+        connection.idle_since = time.monotonic()
+        self._idle.setdefault(origin, deque()).append(connection)
+        if self._sweeping is None:
+            self._sweeping = asyncio.get_running_loop().call_later(KEPT, self._sweep)
+
+    def _sweep(self) -> None:
+        """Close what was idle for long."""
+        self._sweeping, before = None, time.monotonic() - KEPT
+        for origin, kept in tuple(self._idle.items()):
+            while kept and (kept[0].closed or kept[0].idle_since <= before):
+                kept.popleft().close()
+            if not kept:
+                del self._idle[origin]
+        if self._idle:
+            self._sweeping = asyncio.get_running_loop().call_later(KEPT, self._sweep)
+
+    async def _connect(self, origin: Origin, patience: Patience) -> Connection:
+        addresses = await self._names.look_up(origin.host, origin.port)
+        try:
+            async with asyncio.timeout(patience.connect):
+                return await self._connect_to(addresses, origin)
+        except TimeoutError as error:
+            raise ExchangeError(Reason.TIMEOUT) from error
+        except ForbiddenAddressError as error:
+            raise ExchangeError(Reason.FORBIDDEN_ADDRESS) from error
+        except ssl.SSLError as error:
+            raise ExchangeError(Reason.TLS) from error
+        except OSError as error:
+            raise_if_ours(error)
+            raise ExchangeError(Reason.CONNECT) from error
+
+    async def _connect_to(self, addresses: Sequence[AddressInfo], origin: Origin) -> Connection:
+        connected = await aiohappyeyeballs.start_connection(
+            addresses,
+            happy_eyeballs_delay=SECOND_ADDRESS,
+            socket_factory=open_public_socket if self._public else None,
+        )
+        try:
+            _, connection = await asyncio.get_running_loop().create_connection(
+                lambda: Connection(self._buffer),
+                sock=connected,
+                ssl=self._tls if origin.tls else None,
+                server_hostname=origin.host if origin.tls else None,
+            )
+        except BaseException:
+            connected.close()
+            raise
+        return connection

@@ -83,8 +83,8 @@ class FeatureSink:
                 vectors += outcome.result.data
         features = np.frombuffer(vectors, np.float16).reshape(-1, DIMENSIONS)
         write_feature_shard(directory, chunk, found, features, self._remote.identity, provenance)
-        files = dict.fromkeys((".npy", ".parquet", OUTCOMES_SUFFIX))
-        return write_outcomes(directory, chunk, FUSED, lines, files, provenance)
+        suffixes = (".npy", ".parquet", OUTCOMES_SUFFIX)
+        return write_outcomes(directory, chunk, FUSED, lines, suffixes, provenance)
 
     def read(self, directory: Path, chunk: str) -> Iterator[Outcome]:
         """Read features and outcomes back."""

@@ -83,15 +83,15 @@ def write_image_lines(
         for columns, parts in lines:
             rows.append(columns)
             tar.add(parts)
-        files = {".tar": tar.end(), ".parquet": None}
-    return write_outcomes(directory, chunk, IMAGES, rows, files, provenance)
+        tar.end()
+    return write_outcomes(directory, chunk, IMAGES, rows, (".tar", ".parquet"), provenance)
 
 
 class _Tar:
     """The tar of an image shard while it is written."""
 
     def __init__(self, file: BinaryIO) -> None:
-        self._file, self._digest = file, hashlib.sha256()
+        self._file = file
         self._size = self._held = 0
         self._parts: list[bytes | memoryview] = []
 
@@ -105,12 +105,11 @@ class _Tar:
         for part in parts:
             self._append(part)
 
-    def end(self) -> str:
-        """Write the rest, and the zeros that end a tar; return the file's SHA-256."""
+    def end(self) -> None:
+        """Write the rest, and the zeros that end a tar."""
         self._append(bytes(2 * tarfile.BLOCKSIZE))
         self._append(bytes(-self._size % tarfile.RECORDSIZE))
         self._flush()
-        return self._digest.hexdigest()
 
     def _append(self, part: bytes | memoryview) -> None:
         self._parts.append(part)
@@ -119,9 +118,7 @@ class _Tar:
             self._flush()
 
     def _flush(self) -> None:
-        piece = b"".join(self._parts)
-        self._file.write(piece)
-        self._digest.update(piece)
+        self._file.write(b"".join(self._parts))
         self._parts, self._held = [], 0
 
 
@@ -130,18 +127,17 @@ def write_outcomes(
     chunk: str,
     format: str,
     rows: Sequence[Mapping[str, Any]],
-    files: Mapping[str, str | None],
+    suffixes: Sequence[str],
     provenance: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Write rows of `outcome_row` as the last of a shard's files, then its stats; return these.
 
-    `files` are the suffixes of all and, where that is known, their SHA-256.
+    Of a tar the stats have no hash, which would take as long as all else that is done to write it:
+    each picture in it has its own, in the table, which has one here.
     """
-    paths = {suffix: directory / f"{chunk}{suffix}" for suffix in files}
+    paths = {suffix: directory / f"{chunk}{suffix}" for suffix in suffixes}
     table = pa.Table.from_pylist(rows, schema=OUTCOME_SCHEMA)
-    write_table(
-        [*paths.values()][-1], table, {"format": format, "version": VERSION, "chunk": chunk}
-    )
+    write_table(paths[suffixes[-1]], table, {"format": format, "version": VERSION, "chunk": chunk})
     failures = Counter(row["reason"] for row in rows if row["reason"] is not None)
     stats = {
         "format": format,
@@ -151,10 +147,8 @@ def write_outcomes(
         "images": len(rows) - failures.total(),
         "failures": dict(sorted(failures.items())),
         "files": {
-            suffix: {
-                "bytes": path.stat().st_size,
-                "sha256": files[suffix] or sha256_file(path),
-            }
+            suffix: {"bytes": path.stat().st_size}
+            | ({} if suffix == ".tar" else {"sha256": sha256_file(path)})
             for suffix, path in paths.items()
         },
         **provenance,

@@ -41,8 +41,8 @@ def read(sources: Sequence[Source], web: "Web") -> list[Read]:
 
 
 async def _fetch(urls: Sequence[str], web: "Web") -> Iterator[Read]:
-    from ingest.fetch import follow, open_session
+    from ingest.fetch import follow, open_connections
 
-    async with open_session(web) as session:
-        answers = await asyncio.gather(*(follow(session, url, web) for url in urls))
+    async with open_connections(web) as connections:
+        answers = await asyncio.gather(*(follow(connections, url, web) for url in urls))
     return (answer.body for answer in answers)

@@ -1,4 +1,4 @@
-"""Clients of `capstan serve` for `benchmarks.serve`, all in one cheap event loop.
+"""Clients of a server under load, all in one cheap event loop: of `capstan serve` here.
 
 A closed loop asks again once it is answered; an open one asks when it is time, whatever became of
 what it asked before. Latencies are from when a request was due to when its answer was read whole.
@@ -8,11 +8,13 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import uvloop
 from aiohttp import ClientSession, ClientTimeout, TCPConnector
+
+T = TypeVar("T")
 
 PATIENCE = 120  # seconds, of a client
 
@@ -46,10 +48,10 @@ class Answers:
         return f"p50 {middle:,.0f} ms, p99 {high:,.0f} ms"
 
 
-def be_clients(url: str, work: Callable[[ClientSession], Coroutine[Any, Any, Answers]]) -> Answers:
+def be_clients(url: str, work: Callable[[ClientSession], Coroutine[Any, Any, T]]) -> T:
     """Do the work of clients of a server in one cheap event loop."""
 
-    async def within() -> Answers:
+    async def within() -> T:
         connector, patience = TCPConnector(limit=0), ClientTimeout(total=PATIENCE)
         async with ClientSession(url, connector=connector, timeout=patience) as session:
             return await work(session)

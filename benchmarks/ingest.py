@@ -46,11 +46,9 @@ from benchmarks.ingest_tools import (
     peer_python,
     write_rows,
 )
-from benchmarks.nginx import Behaviour, Nginx
-from benchmarks.photolike import photos
+from benchmarks.nginx import Behaviour, photo_urls, photos_served
 from pipeline.errors import CapstanError
 
-PHOTOS = 64
 SHARD = 10_000  # rows at most
 START_ROWS = 20
 CALIBRATION = 3  # the peer's threads are chosen on this part of the rows
@@ -135,14 +133,10 @@ def runner(name: str) -> Callable[[Path, argparse.Namespace], None]:
 
 def over_nginx(part: Part, folder: Path, arguments: argparse.Namespace) -> None:
     """Compare on files that nginx serves."""
-    root = folder / "root"
-    root.mkdir()
-    for index, photo in enumerate(photos(PHOTOS)):
-        (root / f"{index}.jpg").write_bytes(photo)
     count = arguments.rows or part.rows
     scratch = Scratch(folder, arguments.rounds)
-    with Nginx(root, folder / "nginx", part.behaviour) as nginx:
-        urls = [f"{nginx.address}/{index % PHOTOS}.jpg?row={index}" for index in range(count)]
+    with photos_served(folder, part.behaviour) as nginx:
+        urls = photo_urls(nginx, count)
         trust = {"SSL_CERT_FILE": str(nginx.authority)} if part.behaviour.tls else {}
 
         def task(name: str, rows: int) -> Task:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -86,7 +86,7 @@ class Capstan:
         words += ["--per-host", str(self.per_host), "--timeout", str(task.timeout)]
         words += [] if task.resize else ["--resize-mode", "no", *header_check()]
         ran = run([*words, *self.flags], _environment(task), output.with_suffix(".log"), task.limit)
-        return _finished(ran, output, f"*/*{STATS_SUFFIX}", _capstan_counts)
+        return capstan_finished(ran, output)
 
 
 @cache
@@ -138,7 +138,16 @@ class Img2dataset:
         return replace(self, threads=threads)
 
 
-Tool = Capstan | Img2dataset
+class Tool(Protocol):
+    """What does a task; its text names it."""
+
+    def run(self, task: Task, output: Path) -> Finished:
+        """Do the task into a fresh folder."""
+
+
+def capstan_finished(ran: Ran, output: Path) -> Finished:
+    """What the shards anywhere below a folder hold."""
+    return _finished(ran, output, f"**/*{STATS_SUFFIX}", _capstan_counts)
 
 
 def _environment(task: Task) -> dict[str, str]:

@@ -59,7 +59,8 @@ def main() -> None:
         if start(folder, "killed").wait():
             raise CapstanError("the last run failed")
         again = [run.again for run in runs] + [len(before & rows_asked(web, last))]
-        report(folder, arguments.rows, again)
+        report(folder / "undisturbed", folder / "killed", arguments.rows)
+        report_asked_again(again)
 
 
 def write_rows(directory: Path, web: Web, rows: int) -> None:
@@ -119,32 +120,43 @@ def settle(web: Web) -> None:
 
 def rows_asked(web: Web, begin: int) -> set[str]:
     """The rows whose first address was asked for, from a line of the log on."""
+    return set(row_paths(web, begin))
+
+
+def row_paths(web: Web, begin: int) -> list[str]:
+    """The first addresses of rows, as often as they were asked for from a line of the log on."""
     paths = (request.path for request in web.log[begin:])
-    return {path for path in paths if "hop=" not in path}
+    return [path for path in paths if "hop=" not in path]
 
 
-def report(folder: Path, rows: int, again: list[int]) -> None:
-    """Print what came of it; CapstanError if anything was lost, doubled or differs."""
+def report(undisturbed: Path, killed: Path, rows: int) -> None:
+    """Print how the shards of two folders differ; CapstanError if any was lost or doubled."""
     files = {
-        output: {path.relative_to(folder / output): path for path in data_files(folder / output)}
-        for output in ("undisturbed", "killed")
+        folder: {path.relative_to(folder): path for path in data_files(folder)}
+        for folder in (undisturbed, killed)
     }
     keys = Counter[str]()
-    for path in files["killed"].values():
+    for path in files[killed].values():
         if path.suffix == ".parquet":
             keys.update(pq.read_table(path, columns=["key"])["key"].to_pylist())
     lost, doubled = rows - len(keys), keys.total() - len(keys)
-    same = files["undisturbed"].keys() == files["killed"].keys() and all(
-        path.read_bytes() == files["killed"][name].read_bytes()
-        for name, path in files["undisturbed"].items()
+    same = files[undisturbed].keys() == files[killed].keys() and all(
+        path.read_bytes() == files[killed][name].read_bytes()
+        for name, path in files[undisturbed].items()
     )
-    print(f"{len(again) - 1} SIGKILLs over {rows:,} rows: {lost} lost, {doubled} doubled")
+    print(f"{rows:,} rows: {lost} lost, {doubled} doubled")
     print(f"shards {'equal' if same else 'DIFFER FROM'} those of an undisturbed run, byte for byte")
+    if lost or doubled or not same:
+        raise CapstanError("something was lost, doubled or changed")
+
+
+def report_asked_again(again: list[int]) -> None:
+    """Print how many rows were asked for again after each kill; CapstanError if too many."""
     most = max(again)
-    print(f"rows asked for again: {sum(again)} in all, at most {most} after a kill", end=" ")
-    print(f"(in flight: at most {2 * IN_FLIGHT})")
-    if lost or doubled or not same or most > 2 * IN_FLIGHT:
-        raise CapstanError("something was lost, or asked for again without need")
+    print(f"{len(again) - 1} SIGKILLs; rows asked for again: {sum(again)} in all, at most", end=" ")
+    print(f"{most} after a kill (in flight: at most {2 * IN_FLIGHT})")
+    if most > 2 * IN_FLIGHT:
+        raise CapstanError("rows were asked for again without need")
 
 
 if __name__ == "__main__":

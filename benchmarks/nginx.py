@@ -5,12 +5,16 @@ import shutil
 import socket
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from benchmarks.photolike import photos
 from pipeline.errors import SettingError
 
+PHOTOS = 64
 PATIENCE = 10.0  # seconds until it answers
 CONFIGURATION = """\
 {user}worker_processes {workers};
@@ -110,6 +114,22 @@ class Nginx:
         self._process.kill()
         said = (self._folder / "start.log").read_text().strip()
         raise SettingError(f"nginx did not start: {said or 'no reason given'}")
+
+
+@contextmanager
+def photos_served(folder: Path, behaviour: Behaviour) -> Iterator[Nginx]:
+    """An nginx that serves PHOTOS of about 90 KB, written below a folder."""
+    root = folder / "root"
+    root.mkdir()
+    for index, photo in enumerate(photos(PHOTOS)):
+        (root / f"{index}.jpg").write_bytes(photo)
+    with Nginx(root, folder / "nginx", behaviour) as nginx:
+        yield nginx
+
+
+def photo_urls(nginx: Nginx, count: int) -> list[str]:
+    """So many addresses, each its own, of the photos served."""
+    return [f"{nginx.address}/{row % PHOTOS}.jpg?row={row}" for row in range(count)]
 
 
 def free_port() -> int:

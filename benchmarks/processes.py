@@ -4,8 +4,8 @@ import resource
 import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,18 +39,13 @@ def run(words: Sequence[str], environment: Mapping[str, str], log: Path, limit: 
     started, processor = time.monotonic(), _processor_seconds()
     with log.open("wb") as output:
         process = subprocess.Popen(words, stdout=output, stderr=output, env=dict(environment))
-    samples: list[int] = []
-    ended = threading.Event()
-    watch = threading.Thread(target=_watch, args=(process.pid, samples, ended))
-    watch.start()
     status = None
     try:
-        with suppress(subprocess.TimeoutExpired):
-            status = process.wait(limit)
-        seconds = time.monotonic() - started
+        with memory_watched(process.pid) as samples:
+            with suppress(subprocess.TimeoutExpired):
+                status = process.wait(limit)
+            seconds = time.monotonic() - started
     finally:
-        ended.set()
-        watch.join()
         kill_tree(process)
     if status:
         said = log.read_text(errors="replace").strip().splitlines()[-10:]
@@ -73,24 +68,52 @@ def memory_of(pid: int) -> int:
     Zero for a process that has ended.
     """
     total = 0
+    for each in _tree(pid):
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            total += each.memory_full_info().pss
+    return total
+
+
+def processor_seconds_of(pid: int) -> float:
+    """Seconds of processors that a process and all it has started took so far."""
+    total = 0.0
+    for each in _tree(pid):
+        with suppress(psutil.NoSuchProcess):
+            times = each.cpu_times()
+            total += times.user + times.system
+    return total
+
+
+def _tree(pid: int) -> list[psutil.Process]:
     with suppress(psutil.NoSuchProcess):
         process = psutil.Process(pid)
-        for each in (process, *process.children(recursive=True)):
-            with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-                total += each.memory_full_info().pss
-    return total
+        return [process, *process.children(recursive=True)]
+    return []
 
 
 def kill_tree(process: subprocess.Popen[bytes]) -> None:
     """Kill what is left of a command."""
-    with suppress(psutil.NoSuchProcess):
-        for child in psutil.Process(process.pid).children(recursive=True):
-            with suppress(psutil.NoSuchProcess):
-                child.kill()
+    for child in _tree(process.pid)[1:]:
+        with suppress(psutil.NoSuchProcess):
+            child.kill()
     process.kill()
     process.wait()
 
 
-def _watch(pid: int, samples: list[int], ended: threading.Event) -> None:
-    while not ended.wait(INTERVAL):
-        samples.append(memory_of(pid))
+@contextmanager
+def memory_watched(pid: int) -> Iterator[list[int]]:
+    """What `memory_of` says each interval while the block runs."""
+    samples: list[int] = []
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(INTERVAL):
+            samples.append(memory_of(pid))
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield samples
+    finally:
+        ended.set()
+        thread.join()

@@ -41,43 +41,54 @@ class Target:
         return f"grpc{'s' if self.tls else ''}://{self.host}:{self.port}"
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that all commands for a cluster have."""
+def add_flags(parser: argparse.ArgumentParser, prefix: str = "") -> None:
+    """Add the flags that all commands for a cluster have; a prefix keeps them from others."""
     group = parser.add_argument_group("Pachyderm")
     group.add_argument(
-        "--address",
+        f"--{prefix}address",
         metavar="grpc[s]://HOST:PORT",
         help=f"else {ADDRESS}, else that of pachctl's active context, else localhost:{PORT}",
     )
     group.add_argument(
-        "--ca", type=Path, metavar="PEM", help=f"certificates to trust; else {CERTIFICATES}"
+        f"--{prefix}ca",
+        type=Path,
+        metavar="PEM",
+        help=f"certificates to trust; else {CERTIFICATES}",
     )
     group.add_argument(
-        "--token-file",
+        f"--{prefix}token-file",
         type=Path,
         metavar="FILE",
         help=f"file with the session token; else the text of {TOKEN}, else pachctl's",
     )
-    group.add_argument("--project", help=f"else {PROJECT}, else that of pachctl, else default")
+    group.add_argument(
+        f"--{prefix}project", help=f"else {PROJECT}, else that of pachctl, else default"
+    )
 
 
-def find(arguments: argparse.Namespace, environment: Mapping[str, str] = os.environ) -> Target:
+def find(
+    arguments: argparse.Namespace, environment: Mapping[str, str] = os.environ, prefix: str = ""
+) -> Target:
     """The server that the flags of `add_flags`, the environment or pachctl's configuration name.
 
     SettingError for what cannot be read or used.
     """
-    given = arguments.address or environment.get(ADDRESS)
+    named, ca, token_file, in_project = (
+        getattr(arguments, f"{prefix}{name}".replace("-", "_"))
+        for name in ("address", "ca", "token-file", "project")
+    )
+    given = named or environment.get(ADDRESS)
     context = _context(environment)
     if given and not _same(given, context):
         context = {}
     forwarded = context.get("port_forwarders", {}).get("pachd", PORT)
     address = given or context.get("pachd_address") or f"grpc://localhost:{forwarded}"
     host, port, tls = parse(address)
-    certificates = _certificates(arguments.ca or environment.get(CERTIFICATES), context)
+    certificates = _certificates(ca or environment.get(CERTIFICATES), context)
     if certificates is not None and not tls:
         raise SettingError(f"{address}: certificates need TLS; write it as grpcs://{host}:{port}")
-    token = _text(arguments.token_file) if arguments.token_file else environment.get(TOKEN)
-    project = arguments.project or environment.get(PROJECT) or context.get("project")
+    token = _text(token_file) if token_file else environment.get(TOKEN)
+    project = in_project or environment.get(PROJECT) or context.get("project")
     return Target(
         host, port, tls, certificates, token or context.get("session_token"), project or "default"
     )

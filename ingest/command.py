@@ -4,6 +4,8 @@ For every chunk below --input writes, under the same name below --output, a WebD
 JPEGs with captions, a .parquet with one line per row, failures and their reasons included, and a
 _stats.json, last. Running it again does only what is missing or changed; a killed run goes on
 from the rows it had. Rows that fail are accounted for and do not fail the command.
+
+`capstan ingest serve` does the same as a service, for TSVs that are submitted over HTTP.
 """
 
 import argparse

@@ -21,9 +21,11 @@ def flag(
     minimum: float | None = None,
     maximum: float | None = None,
     choices: Sequence[str] | None = None,
+    metavar: str | None = None,
 ) -> T:
     """A dataclass field that is also a command line flag."""
-    metadata = {"help": help, "minimum": minimum, "maximum": maximum, "choices": choices}
+    metadata: dict[str, Any] = {"help": help, "minimum": minimum, "maximum": maximum}
+    metadata |= {"choices": choices, "metavar": metavar}
     value: T = field(default=default, metadata=metadata)
     return value
 
@@ -57,7 +59,8 @@ class Flags:
             else:
                 details |= {"type": type(default), "default": default}
                 details["choices"] = item.metadata["choices"]
-                details["metavar"] = None if details["choices"] else _metavar(default)
+                metavar = item.metadata["metavar"] or _metavar(default)
+                details["metavar"] = None if details["choices"] else metavar
             group.add_argument(name, **details)
 
     @classmethod

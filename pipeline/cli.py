@@ -39,6 +39,9 @@ class Command:
 COMMANDS = {
     "split": Command("ingest.split", "cut a TSV of caption<TAB>url into chunks"),
     "ingest": Command("fused.command", "download a TSV's pictures into image shards", "ingest"),
+    "ingest serve": Command(
+        "ingestd.command", "download TSVs that are submitted over HTTP, as a service", "ingestd"
+    ),
     "featurize": Command(
         "featurize.command", "turn image shards into ResNet50 feature shards", "featurize"
     ),
@@ -63,11 +66,11 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the `capstan` command; returns the exit status."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    if not words or words[0] not in COMMANDS:
+    name, words = divide(list(sys.argv[1:] if argv is None else argv))
+    if name is None:
         _overview().parse_args(words or ["--help"])
         return 2  # not reached: parse_args leaves with --help, --version or an error
-    name, command = words[0], COMMANDS[words[0]]
+    command = COMMANDS[name]
     logging.basicConfig(format="capstan: %(message)s", level=logging.INFO)
     try:
         module = importlib.import_module(command.module)
@@ -76,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         module.configure(parser)
         _add_logging_flags(parser)
-        arguments = parser.parse_args(words[1:])
+        arguments = parser.parse_args(words)
         set_up_logging(arguments.log_format, arguments.progress_interval)
         module.run(arguments)
     except CapstanError as error:
@@ -90,6 +93,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _fail("interrupted; run the same command again to go on", 130)
     return 0
+
+
+def divide(words: list[str]) -> tuple[str | None, list[str]]:
+    """The name of a command, which may have two words, and what follows it."""
+    for count in (2, 1):
+        name = " ".join(words[:count])
+        if name in COMMANDS:
+            return name, words[count:]
+    return None, words
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):

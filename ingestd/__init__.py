@@ -1,0 +1,1 @@
+"""The ingestion service: the engine of `capstan ingest` behind HTTP, its jobs durable."""

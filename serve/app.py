@@ -7,20 +7,19 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 
 from aiohttp import hdrs, web
-from prometheus_client import CONTENT_TYPE_LATEST
 
+from httpd.metrics import CLIENT_IS_GONE, endpoint
+from httpd.refusals import RefusedError, http_refusal, refusal
 from predict.captions import said
 from serve import explain as explanations
 from serve import kserve, page, tensorflow_serving
 from serve.batcher import ComputeError
 from serve.bodies import read_picture
-from serve.refusals import RefusedError
 from serve.service import Service
 
 logger = logging.getLogger(__name__)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-CLIENT_IS_GONE = 499  # as others count it; nobody reads it
 
 
 def make_app(service: Service) -> web.Application:
@@ -65,9 +64,7 @@ async def explain(service: Service, request: web.Request) -> web.Response:
 
 async def metrics(service: Service, request: web.Request) -> web.Response:
     """All numbers, for Prometheus."""
-    return web.Response(
-        body=service.metrics.text(), headers={hdrs.CONTENT_TYPE: CONTENT_TYPE_LATEST}
-    )
+    return service.metrics.answer()
 
 
 async def _answer(service: Service, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -81,9 +78,7 @@ async def _answer(service: Service, request: web.Request, handler: Handler) -> w
         status = CLIENT_IS_GONE
         raise
     finally:
-        resource = request.match_info.route.resource
-        endpoint = resource.canonical if resource else "other"
-        service.metrics.request(endpoint, status, time.monotonic() - start)
+        service.metrics.request(endpoint(request), status, time.monotonic() - start)
 
 
 async def _respond(service: Service, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -94,19 +89,11 @@ async def _respond(service: Service, request: web.Request, handler: Handler) -> 
         with service.gate.enter():
             return await handler(request)
     except RefusedError as error:
-        return _refusal(error)
+        return refusal(error)
     except web.HTTPRequestEntityTooLarge:
-        return _refusal(RefusedError(413, f"send at most {service.limits.max_bytes:,} bytes"))
+        return refusal(RefusedError(413, f"send at most {service.limits.max_bytes:,} bytes"))
     except web.HTTPException as error:
-        allow = {name: value for name, value in error.headers.items() if name == hdrs.ALLOW}
-        message = f"{request.method} {request.path}: {error.reason}"
-        return web.json_response({"error": message}, status=error.status, headers=allow)
+        return http_refusal(request, error)
     except ComputeError:
         logger.exception("%s %s failed", request.method, request.path)
         return web.json_response({"error": "a fault of the server; its log tells"}, status=500)
-
-
-def _refusal(error: RefusedError) -> web.Response:
-    more = {"reason": error.reason} if error.reason else {}
-    headers = {} if error.retry_after is None else {hdrs.RETRY_AFTER: str(error.retry_after)}
-    return web.json_response({"error": str(error), **more}, status=error.status, headers=headers)

@@ -10,7 +10,7 @@ from typing import Any
 from aiohttp import BodyPartReader, web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from serve.refusals import RefusedError
+from httpd.refusals import RefusedError
 from serve.service import Service
 
 # What aiohttp's reader raises for a form that is none: it has no error of its own for that.

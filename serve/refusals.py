@@ -1,5 +1,6 @@
-"""Why a request gets no captions, said to its client: a status, a line, and a picture's reason."""
+"""Why a picture gets no caption, said to its client."""
 
+from httpd.refusals import RefusedError
 from pipeline.records import Reason
 
 SAID = {
@@ -9,20 +10,6 @@ SAID = {
     Reason.TOO_MANY_PIXELS: "it has too many pixels; make it smaller",
     Reason.TOO_SMALL: "it has too few pixels; send a larger one",
 }
-
-
-class RefusedError(Exception):
-    """A request that is not answered as asked. `status` is 4xx, or 503 where time ran out."""
-
-    def __init__(
-        self,
-        status: int,
-        message: str,
-        reason: Reason | None = None,
-        retry_after: int | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.status, self.reason, self.retry_after = status, reason, retry_after
 
 
 def no_picture(place: str, reason: Reason) -> RefusedError:

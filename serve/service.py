@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from httpd.gate import RETRY_AFTER, Gate
+from httpd.refusals import RefusedError
 from pipeline.records import Failure
 from predict.captions import Captions, Pixels, View
 from serve.batcher import Batcher
 from serve.config import Limits
 from serve.explain import Explanation, explanation, views
-from serve.gate import RETRY_AFTER, Gate
 from serve.metrics import OK, Metrics
-from serve.refusals import RefusedError, no_picture
+from serve.refusals import no_picture
 
 if TYPE_CHECKING:
     from train.captioner import Caption

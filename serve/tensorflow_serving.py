@@ -14,10 +14,10 @@ from typing import Any
 
 from aiohttp import web
 
+from httpd.refusals import RefusedError
 from predict.captions import said
 from serve.bodies import decode_base64, read_json
 from serve.config import NAME, VERSION
-from serve.refusals import RefusedError
 from serve.service import Service
 
 INPUT = "image_bytes"

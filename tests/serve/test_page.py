@@ -16,13 +16,12 @@ from pipeline.records import Failure
 from predict.captions import Captions, Predictor
 from serve.config import Limits
 from serve.explain import GRID
-from tests.chromium import CHROMIUM, FLAGS
+from tests.chromium import CHROMIUM, Page, browsing
 from tests.predict.conftest import png
 from tests.serve.conftest import SAID, Client, Held, Start, begun, metric
 
-playwright = pytest.importorskip("playwright.async_api", reason="no `playwright`: pip install it")
+pytest.importorskip("playwright.async_api", reason="no `playwright`: pip install it")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no `chromium` on this machine")
-Page = Any  # playwright's
 Visit = Callable[..., Awaitable[Page]]  # of a client's server; more is for the browser's context
 PAINTED = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
 ADD = """([kind, name, type, data]) => {
@@ -39,28 +38,12 @@ ADD = """([kind, name, type, data]) => {
 @pytest.fixture
 async def visit() -> AsyncIterator[Visit]:
     """Open the page of a server; at the end nobody else was asked and the console is empty."""
-    seen: list[str] = []
-    said: list[str] = []
+    async with browsing() as go:
 
-    async with playwright.async_playwright() as driver:
-        browser = await driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        async def visit_server(client: Client, **more: Any) -> Page:
+            return await go(client.make_url("/"), **more)
 
-        async def go(client: Client, **more: Any) -> Page:
-            page = await (await browser.new_context(**more)).new_page()
-            page.set_default_timeout(20_000)
-            page.on("request", lambda request: seen.append(request.url))
-            page.on("console", lambda message: said.append(message.text))
-            page.on("pageerror", lambda error: said.append(str(error)))
-            await page.goto(str(client.make_url("/")))
-            return page
-
-        yield go
-        await browser.close()
-    hosts = {
-        url.split("/")[2].split(":")[0] for url in seen if not url.startswith(("blob:", "data:"))
-    }
-    assert hosts == {"127.0.0.1"}
-    assert [text for text in said if "Failed to load resource" not in text] == []
+        yield visit_server
 
 
 def best(predictor: Predictor, picture: bytes) -> Captions:

@@ -1,37 +1,39 @@
-"""Who is let in: as many pictures as there is room for, and none any more while draining."""
+"""Who is let in: as many as there is room for, and none any more while draining."""
 
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from serve.refusals import RefusedError
+from httpd.refusals import RefusedError
 
 RETRY_AFTER = 1  # seconds
 
 
 class Gate:
-    """Counts the pictures in hand, from a request's arrival to its answer.
+    """Counts the pictures in hand, or other `things`, from a request's arrival to its answer.
 
     So memory is bounded too: by `room` times the largest body.
     """
 
-    def __init__(self, room: int, retry_after: int = RETRY_AFTER) -> None:
+    def __init__(
+        self, room: int, retry_after: int = RETRY_AFTER, things: str = "pictures in hand"
+    ) -> None:
         self.room, self.held, self.draining = room, 0, False
-        self._retry_after = retry_after  # seconds
+        self._retry_after, self._things = retry_after, things  # the former in seconds
         self._left = asyncio.Event()
 
     @contextmanager
-    def enter(self, pictures: int = 1) -> Iterator[None]:
+    def enter(self, places: int = 1) -> Iterator[None]:
         """Hold places; raises RefusedError at once, 429 where there is no room."""
-        if self.held + pictures > self.room:
+        if self.held + places > self.room:
             raise RefusedError(
-                429, "too many pictures in hand; try again soon", retry_after=self._retry_after
+                429, f"too many {self._things}; try again soon", retry_after=self._retry_after
             )
-        self.held += pictures
+        self.held += places
         try:
             yield
         finally:
-            self.held -= pictures
+            self.held -= places
             self._left.set()
 
     def check_open(self) -> None:

@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace) -> None:
     from cluster.order import in_order
     from cluster.server import open_server
     from cluster.specs import input_repos, reads
-    from pipeline.specs import read_specs
+    from specs.read import read_specs
 
     specs, target = read_specs(arguments.pipelines), connection.find(arguments)
     with open_server(target) as server:

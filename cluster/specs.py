@@ -8,7 +8,7 @@ from typing import Any
 
 from cluster.order import in_order
 from cluster.server import Pipeline
-from pipeline.specs import Spec, leaves, normal
+from specs.read import Spec, leaves, normal
 
 
 @dataclass(frozen=True)

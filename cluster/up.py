@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Make and update, in the order of the data."""
     from cluster.server import open_server
     from cluster.specs import input_repos, steps
-    from pipeline.specs import read_specs
+    from specs.read import read_specs
 
     specs, dry_run = read_specs(arguments.pipelines), arguments.dry_run
     would = "would be " if dry_run else ""

@@ -21,7 +21,7 @@ from pipeline.errors import DataError, SettingError
 
 if TYPE_CHECKING:  # they load the SDK and more, which --help does without
     from pipeline.records import PipelineResult
-    from pipeline.specs import Spec
+    from specs.read import Spec
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ def _cores() -> int:
 def run(arguments: argparse.Namespace) -> None:
     """Run the pipelines; DataError when a datum failed."""
     from dryrun.run import make_plan, run_plan
-    from pipeline.specs import read_specs
+    from specs.read import read_specs
 
     if arguments.jobs < 1:
         raise SettingError(f"--jobs {arguments.jobs}: give at least 1")

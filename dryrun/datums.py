@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dryrun.globs import compile_glob
 from pipeline.files import data_files
-from pipeline.specs import Input, Pfs
+from specs.read import Input, Pfs
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from dryrun.staging import collect, publish, stage
 from pipeline.cli import LOG_FORMAT_VARIABLE
 from pipeline.errors import DataError, SettingError
 from pipeline.progress import INTERVAL_VARIABLE
-from pipeline.specs import Spec
+from specs.read import Spec
 
 PFS = re.compile(r"(?<![\w./-])/pfs(?![\w-])")
 GRACE = 5.0  # seconds between asking a program to end and killing it

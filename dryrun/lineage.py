@@ -16,7 +16,7 @@ from typing import Any
 from dryrun.datums import Datum, Repo
 from pipeline.errors import DataError
 from pipeline.files import data_files, read_json, sha256_file, write_json
-from pipeline.specs import Spec
+from specs.read import Spec
 
 FORMAT = "capstan-lineage"
 HASHES = "capstan-hashes"

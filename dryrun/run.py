@@ -26,7 +26,7 @@ from pipeline.errors import SettingError
 from pipeline.files import input_directory, output_directory, read_json, write_json
 from pipeline.progress import Progress
 from pipeline.records import RUN_FORMAT, RUN_VERSION, PipelineResult
-from pipeline.specs import Spec, leaves
+from specs.read import Spec, leaves
 
 logger = logging.getLogger(__name__)
 

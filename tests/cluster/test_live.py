@@ -13,7 +13,7 @@ from cluster.connection import Target, parse
 from cluster.server import Change, Put, Server, open_server
 from ingest.chunks import cut
 from pipeline.errors import CapstanError
-from pipeline.specs import read_file
+from specs.read import read_file
 from tests.cluster.conftest import Capstan
 from tests.cluster.test_pipelines import NAMES, SHIPPED, edit, specs
 

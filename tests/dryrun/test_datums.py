@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dryrun.datums import Repo, datum_name, datums, open_repo
-from pipeline.specs import Combination, Input, Pfs
+from specs.read import Combination, Input, Pfs
 
 
 def repo(name: str, *files: str) -> Repo:

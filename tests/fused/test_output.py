@@ -7,9 +7,9 @@ import pytest
 from benchmarks.web import Fault, Web
 from dryrun.datums import datums, open_repo
 from ingest.config import Settings
-from pipeline.specs import read_file
 from report.rows import read_featurized, read_rows
 from report.run import Run
+from specs.read import read_file
 from tests.fused.conftest import Fake, fuse
 from tests.ingest.conftest import write_chunk
 from train.consolidate import Folders, consolidate

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pachyderm_sdk.api import pps
 
 from pipeline.errors import SettingError
-from pipeline.specs import Combination, Pfs, Spec, leaves, read_file, read_specs
+from specs.read import Combination, Pfs, Spec, leaves, read_file, read_specs
 
 SHIPPED = Path(__file__).parents[2] / "deploy" / "pipelines"
 GOOD: dict[str, Any] = {
@@ -21,6 +21,7 @@ GOOD: dict[str, Any] = {
     "transform": {"image": "x:1", "cmd": ["edges"]},
     "input": {"pfs": {"repo": "images", "glob": "/*"}},
 }
+PORTS = {"internal_port": 8080, "external_port": 30080}
 # A spec of the tutorial's time: Pachyderm 1.x.
 OLD = {
     "pipeline": {"name": "images"},
@@ -198,6 +199,18 @@ def test_retired_fields_are_named_all_at_once(read: Callable[[Any], list[Spec]])
         ("datum_set_spec", {"per_worker": 0}, "datum_set_spec: empty"),
         ("datum_set_spec", {"per_worker": 1, "number": 2}, "per_worker excludes number"),
         ("resource_requests.gpu", {"number": 1}, "resource_requests.gpu: the GPU belongs in"),
+        ("resource_limits.gpu", {"number": 1}, "resource_limits.gpu.type: missing; give one such"),
+        ("resource_limits.memory", "8GB", "resource_limits.memory: no amount of Kubernetes'; give"),
+        ("sidecar_resource_limits.disk", "", "sidecar_resource_limits.disk: no amount"),
+        ("tolerations", [{"key": "gpu"}], "tolerations[0].operator: missing; give EXISTS or EQUAL"),
+        ("pod_patch", "[{]", "pod_patch: not JSON in a string; mend it"),
+        ("transform.secrets", [{"name": "s", "env_var": "T"}], "transform.secrets[0].key: missing"),
+        ("service", {}, "service.internal_port: no port; give one from 1 to 65535"),
+        (
+            "service",
+            {"internal_port": 1, "external_port": 1, "type": "Web"},
+            "service.type: no service of Kubernetes'; give one of NodePort, ClusterIP",
+        ),
         ("tf_job", {"tf_job": "x"}, "tf_job: the server has no support for it"),
         ("input", None, "input: missing; give one of pfs"),
         ("input", {}, "input: give exactly one of pfs, cron, join, cross, union, group, not none"),
@@ -222,6 +235,25 @@ def test_what_the_server_refuses(
     with pytest.raises(SettingError, match=re.escape(message)) as refused:
         read(changed(path, value))
     assert re.match(r".*/spec\.json: [^\n]+$", str(refused.value))
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"autoscaling": True}, "autoscaling: a spout cannot have it; remove it"),
+        ({"s3_out": True}, "s3_out: a spout or a service cannot have it; remove it"),
+        ({"service": PORTS}, "service: a spout has its service inside; move it to spout.service"),
+        ({"spout": {"service": {"internal_port": 80}}}, "spout.service.external_port: no port"),
+    ],
+)
+def test_what_a_spout_cannot_have(
+    read: Callable[[Any], list[Spec]], more: dict[str, Any], message: str
+) -> None:
+    spout = {name: GOOD[name] for name in ("pipeline", "transform")} | {"spout": {"service": PORTS}}
+    (good,) = read(spout)
+    assert good.forever and good.input is None
+    with pytest.raises(SettingError, match=re.escape(message)):
+        read(spout | more)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Pipeline specs: their JSON, read as strictly as the Pachyderm server does."""

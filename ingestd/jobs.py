@@ -71,7 +71,11 @@ class Statistics:
 
     since: float  # seconds since 1970
     seconds: tuple[Second, ...]  # the last ones, the newest last
-    reasons: Mapping[str, int]
+    reasons: Mapping[str, int]  # rows that failed since the start, as the next three
+    rows: int
+    images: int
+    bytes: int
+    jobs: Mapping[State, int]  # how many there are now; a state without any may be left out
     hosts: tuple[HostLine, ...]  # those with the most rows, at most 50
     in_flight: int
     queued_rows: int

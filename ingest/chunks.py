@@ -115,15 +115,33 @@ def check_columns(tsv: Path) -> None:
 
 def boundaries(file: BinaryIO, rows: int) -> Iterator[tuple[int, int]]:
     """Byte ranges of `rows` lines each; the last may have fewer, and no final line feed."""
-    start = end = lines = 0
-    while piece := file.readline(PIECE):
-        end += len(piece)
-        lines += piece.endswith(b"\n")
-        if lines == rows:
-            yield start, end
-            start, lines = end, 0
+    start, end, divider = 0, 0, Divider(rows)
+    while piece := file.read(PIECE):
+        for part, is_last in divider.divide(piece):
+            end += len(part)
+            if is_last:
+                yield start, end
+                start = end
     if end > start:
         yield start, end
+
+
+class Divider:
+    """Where chunks of `rows` lines end in bytes that come piece by piece."""
+
+    def __init__(self, rows: int) -> None:
+        self._rows, self._lines = rows, 0  # of the present chunk
+
+    def divide(self, piece: bytes) -> Iterator[tuple[bytes, bool]]:
+        """The piece in parts that are each of one chunk, and whether it ends with the part."""
+        start = end = 0
+        while end := piece.find(b"\n", end) + 1:
+            self._lines += 1
+            if self._lines == self._rows:
+                yield piece[start:end], True
+                start, self._lines = end, 0
+        if start < len(piece):
+            yield piece[start:], False
 
 
 def pieces(source: BinaryIO, start: int, end: int) -> Iterator[bytes]:

@@ -20,6 +20,11 @@ class Slots:
         self._aside, self._most_aside = 0, aside
         self._at_work = 0
 
+    @property
+    def at_work(self) -> int:
+        """Rows being fetched or decoded, those aside among them."""
+        return self._at_work
+
     async def take(self) -> None:
         """Wait for a slot, in turn; it is held by the `Slot` made next."""
         await self._free.acquire()

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import resource
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -164,7 +164,15 @@ class _Share:
 
 
 def process_main(connection: Connection, share: _Share) -> None:
-    """What each process runs; sends Tally, Written and, at worst, the error that ended it."""
+    """What each process runs; sends Tally, Begun, Shard and, at worst, the error that ended it."""
+    run_in_child(
+        connection,
+        lambda: work(share.take(), share.settings, share.crew, connection.send, share.sink),
+    )
+
+
+def run_in_child(connection: Connection, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run the loop of a process until it ends or its parent does; send the error that ended it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C too and ends us
     _raise_file_limit()
     gc.freeze()
@@ -174,15 +182,16 @@ def process_main(connection: Connection, share: _Share) -> None:
         assert parent is not None
         runner.get_loop().add_reader(parent.sentinel, os._exit, 1)  # it died: leave no orphan
         try:
-            runner.run(work(share.take(), share.settings, share.crew, connection.send, share.sink))
+            runner.run(main())
         except* StoppedError:
             pass
         except* (CapstanError, OSError) as errors:
-            connection.send(_first(errors))
+            connection.send(first_error(errors))
 
 
-def _first(error: BaseException) -> BaseException:
-    return _first(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
+def first_error(error: BaseException) -> BaseException:
+    """One error out of a group of them."""
+    return first_error(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
 
 
 def _raise_file_limit() -> None:

@@ -30,7 +30,7 @@ from pipeline.records import Answer, Failure, Image, Outcome, Reason
 
 OPEN_CHUNKS = 512  # bounds open files
 READY_HOSTS = 256  # hosts with a row that may go: so far ahead chunks are read
-WAITING_ROWS = 65_536  # rows read and not begun, or to be tried again; bounds memory
+WAITING_ROWS = 65_536  # rows of a loop that are read and not begun, or wait; bounds memory
 APPETITE_PATIENCE = 1.0  # seconds
 DRAIN_PATIENCE = 8.0  # seconds for rows that are out, when the run is asked to stop
 TELL_INTERVAL = 0.2  # seconds
@@ -90,6 +90,7 @@ class Engine:
     async def run(self, chunks: AsyncIterator[Chunk]) -> None:
         """Finish all chunks; the next is asked for when there is room for its rows."""
         telling = asyncio.create_task(self._tell_regularly())
+        self._place.engines.add(self)
         try:
             async with asyncio.TaskGroup() as group:
                 self._group = group
@@ -102,6 +103,7 @@ class Engine:
                 stopping.cancel()
         finally:
             telling.cancel()
+            self._place.engines.discard(self)
             self._frontier.close()
             if self._writing:
                 await asyncio.wait(self._writing)
@@ -151,7 +153,7 @@ class Engine:
         await self._room()
 
     async def _room(self) -> None:
-        await self._frontier.room(READY_HOSTS, WAITING_ROWS)
+        await self._frontier.room(READY_HOSTS, WAITING_ROWS // len(self._place.engines))
 
     async def _feed(self, chunk: Chunk) -> None:
         await self._open_chunks.acquire()
@@ -304,4 +306,5 @@ class Engine:
         stats = await asyncio.shield(writing)  # `run` waits for it in any case
         self._writing.remove(writing)
         self._open_chunks.release()
+        self._tell_tally()  # its rows first
         self._tell(Shard(stats, is_new=True, statistics=job.statistics))

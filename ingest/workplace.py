@@ -34,6 +34,7 @@ class Workplace:
     slots: Slots
     robots: Robots | None
     writer: ThreadPoolExecutor  # of shards
+    engines: set[object] = field(default_factory=set)  # that run here, and share what is bounded
 
 
 @asynccontextmanager

@@ -1,26 +1,34 @@
 """The service and its HTTP, from start to SIGTERM."""
 
 import asyncio
-import signal
+import logging
+import resource
+import socket
 
 import uvloop
 
+from httpd.listen import bind, serve_until_told
+from ingestd.app import App
 from ingestd.config import ServiceSettings
 from ingestd.service import open_service
 
+logger = logging.getLogger(__name__)
+
 
 def run(settings: ServiceSettings) -> None:
-    """Serve until SIGTERM or SIGINT."""
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(settings))
+    """Serve until SIGTERM or SIGINT; raises SettingError for an address that is taken."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a stream is a descriptor
+    with (
+        bind(settings.listen.host, settings.listen.port) as listener,
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
+        runner.run(serve(settings, listener))
 
 
-async def serve(settings: ServiceSettings) -> None:
-    """Serve until SIGTERM or SIGINT; what is under way then has 10 s to end."""
-    from ingestd.app import listening  # async context manager of a Service: it listens inside
-
-    stopping = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    async with open_service(settings) as service, listening(service):
-        await stopping.wait()
+async def serve(settings: ServiceSettings, listener: socket.socket) -> None:
+    """Serve until told to stop; requests, then rows, have some seconds to end."""
+    async with open_service(settings) as service:
+        app = App(service)
+        await serve_until_told(app.application(), listener, app.drain)
+    logger.info("stopped")

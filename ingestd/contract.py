@@ -51,13 +51,12 @@ def query_schemas(operation: str) -> Mapping[str, Schema]:
 def read_query(request: web.Request, operation: str) -> dict[str, Any]:
     """The query of a request, each value of its type; raises RefusedError, 400, for any other."""
     schemas = query_schemas(operation)
-    names = list(request.query)
-    for name in names:
+    for name in request.query:
         if name not in schemas:
             known = f"choose from {', '.join(schemas)}" if schemas else "there is none here"
             raise RefusedError(400, f"query: no {name[:80]!r}; {known}")
-        if names.count(name) > 1:
-            raise RefusedError(400, f"query: {name} is given {names.count(name)} times; give one")
+        if (times := len(request.query.getall(name))) > 1:
+            raise RefusedError(400, f"query: {name} is given {times} times; give one")
     return {name: _parsed(schemas[name], text, name) for name, text in request.query.items()}
 
 

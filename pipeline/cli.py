@@ -50,6 +50,7 @@ COMMANDS = {
     "evaluate": Command("train.evaluate", "score a captioner with BLEU", "train"),
     "predict": Command("predict.command", "caption pictures with a trained model", "predict"),
     "serve": Command("serve.command", "caption pictures over HTTP", "serve"),
+    "plan": Command("plan.command", "how long a job takes and what it needs", "plan"),
     "run": Command("dryrun.command", "run all pipelines on this machine", "run"),
     "report": Command("report.command", "draw a run as one HTML file", "report"),
     "trace": Command("lineage.command", "where a row, a caption or a model came from", "run"),
@@ -60,6 +61,7 @@ COMMANDS = {
     "caption": Command("cluster.caption", "caption pictures with a Pachyderm's model", "run"),
     "fetch": Command("cluster.fetch", "copy a repo, such as model, from a Pachyderm", "run"),
     "down": Command("cluster.down", "delete the pipelines from a Pachyderm", "run"),
+    "launch": Command("launch.command", "train on several nodes of a Kubernetes cluster", "launch"),
     "demo": Command("demo.command", "the whole road on generated pictures, offline", "demo"),
 }
 
@@ -140,7 +142,7 @@ def _add_logging_flags(parser: argparse.ArgumentParser) -> None:
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time, level, logger, message, and numbers of progress."""
+    """One JSON object a line: time, level, logger, message; numbers of progress; job and shard."""
 
     is_json = True
 
@@ -151,7 +153,7 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        for name in ("progress", "event"):
+        for name in ("progress", "event", "job", "shard"):
             if (value := getattr(record, name, None)) is not None:
                 entry[name] = value
         if record.exc_info:

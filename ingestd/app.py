@@ -73,7 +73,7 @@ class App:
 
     def application(self) -> web.Application:
         """All of it."""
-        app = web.Application(middlewares=[web.middleware(self._answer)])
+        app = web.Application(middlewares=[self._answer])
         app.on_response_prepare.append(_add_headers)
         app.cleanup_ctx.append(self._closing)
         service, streams = self.service, self.streams
@@ -98,6 +98,7 @@ class App:
     async def drain(self) -> None:
         """End the streams, take nothing new, and wait for what is in hand."""
         logger.info("stopping: %d requests in hand", self.changes.held)
+        self.service.stop_soon()
         self.streams.end_all()
         await self.changes.drain(DRAIN)
 
@@ -128,6 +129,7 @@ class App:
         yield
         self.results.close()
 
+    @web.middleware
     async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Let the request in, answer errors as JSON, and count it however it ends."""
         start, status = time.monotonic(), 500

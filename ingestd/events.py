@@ -15,8 +15,9 @@ from aiohttp import hdrs, web
 from httpd.gate import Gate
 from ingestd.contract import read_query
 from ingestd.jobs import ENDED, Changes, NoSuchJobError
-from ingestd.service import Service, Watch
+from ingestd.service import Service
 from ingestd.views import job_view, statistics_view
+from ingestd.watches import Watch
 
 RECONNECT = 1_000  # ms until a listener asks again
 HEARTBEAT = 10.0  # seconds of silence until a line of comment

@@ -5,11 +5,12 @@ checked: the resolver's answers and every socket before it connects.
 """
 
 import socket
+from functools import cached_property
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from typing import NamedTuple, Protocol
 
-from aiohttp import AddrInfoType
-from aiohttp.abc import AbstractResolver, ResolveResult
-from aiohttp.resolver import DefaultResolver
+import aiodns
+from aiohappyeyeballs import AddrInfoType
 
 GLOBAL_UNICAST = IPv6Network("2000::/3")  # all that has ever been given out
 TRANSLATED = IPv6Network("64:ff9b::/96")  # an IPv4 address behind NAT64
@@ -36,18 +37,60 @@ def _unwrap(ip: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
     return ip.ipv4_mapped or ip
 
 
-class PublicResolver(AbstractResolver):
+class Address(NamedTuple):
+    """Where a host is."""
+
+    family: int
+    text: str
+
+
+class Resolver(Protocol):
+    """Looks names up."""
+
+    async def resolve(self, host: str) -> list[Address]:
+        """Addresses of a host; raises OSError when there are none."""
+
+    async def close(self) -> None:
+        """Give up what is being looked up."""
+
+
+class DefaultResolver:
+    """Looks names up by c-ares: the system's own look-ups each take a thread."""
+
+    @cached_property
+    def _resolver(self) -> aiodns.DNSResolver:
+        return aiodns.DNSResolver()
+
+    async def resolve(self, host: str) -> list[Address]:
+        """Look a name up; raises OSError when it has no address."""
+        try:
+            found = await self._resolver.getaddrinfo(
+                host, socket.AF_UNSPEC, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG
+            )
+        except aiodns.error.DNSError as error:
+            raise OSError(f"{host}: {error}") from error
+        return [Address(node.family, _text(*node.addr)) for node in found.nodes]
+
+    async def close(self) -> None:
+        """Give up what is being looked up."""
+        if "_resolver" in vars(self):
+            await self._resolver.close()
+
+
+def _text(address: bytes, port: int, flow: int = 0, scope: int = 0) -> str:
+    return address.decode("ascii") + (f"%{scope}" if scope else "")
+
+
+class PublicResolver:
     """Resolves names to their public addresses only."""
 
-    def __init__(self, resolver: AbstractResolver | None = None) -> None:
+    def __init__(self, resolver: Resolver | None = None) -> None:
         self._resolver = resolver or DefaultResolver()
 
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
+    async def resolve(self, host: str) -> list[Address]:
         """Look a name up; raises ForbiddenAddressError when all its addresses are private."""
-        found = await self._resolver.resolve(host, port, family)
-        public = [answer for answer in found if is_public(answer["host"])]
+        found = await self._resolver.resolve(host)
+        public = [address for address in found if is_public(address.text)]
         if found and not public:
             raise ForbiddenAddressError(f"{host} has no public address")
         return public
@@ -57,8 +100,8 @@ class PublicResolver(AbstractResolver):
         await self._resolver.close()
 
 
-def open_resolver(public: bool) -> AbstractResolver:
-    """What looks names up: by aiodns, as the system's own look-ups each take a thread."""
+def open_resolver(public: bool) -> Resolver:
+    """What looks names up, private ones too unless only `public` ones are to be found."""
     return PublicResolver() if public else DefaultResolver()
 
 

@@ -11,13 +11,19 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from ipaddress import ip_address
 
 import aiohappyeyeballs
-from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
-from ingest.addresses import ForbiddenAddressError, open_public_socket, open_resolver
+from ingest.addresses import (
+    Address,
+    ForbiddenAddressError,
+    Resolver,
+    open_public_socket,
+    open_resolver,
+)
 from ingest.exchange import Answer, Connection, ExchangeError, StaleError
 from pipeline.records import Reason
 
@@ -97,9 +103,9 @@ def is_address(host: str) -> bool:
 class Names:
     """Addresses of hosts, remembered for a while; who asks for the same at once waits for one."""
 
-    def __init__(self, resolver: AbstractResolver) -> None:
+    def __init__(self, resolver: Resolver) -> None:
         self._resolver = resolver
-        self._known: dict[str, tuple[float, asyncio.Task[list[ResolveResult]]]] = {}
+        self._known: dict[str, tuple[float, asyncio.Task[list[Address]]]] = {}
 
     async def look_up(self, host: str, port: int) -> list[AddressInfo]:
         """Where to connect to; raises ExchangeError when that cannot be found out."""
@@ -116,15 +122,15 @@ class Names:
         if not found:
             raise ExchangeError(Reason.DNS)
         return [
-            (one["family"], socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (one["host"], port))
-            for one in found
+            (family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (address, port))
+            for family, address in found
         ]
 
-    def _resolve(self, host: str) -> "asyncio.Task[list[ResolveResult]]":
+    def _resolve(self, host: str) -> "asyncio.Task[list[Address]]":
         now = time.monotonic()
         until, task = self._known.get(host, (0.0, None))
         if task is None or until < now or (task.done() and _failed(task)):
-            task = asyncio.create_task(self._resolver.resolve(host, 0, socket.AF_UNSPEC))
+            task = asyncio.create_task(self._resolver.resolve(host))
             self._known.pop(host, None)
             self._known[host] = now + NAMES_KEPT, task
             if len(self._known) > NAMES:
@@ -136,7 +142,7 @@ class Names:
         await self._resolver.close()
 
 
-def _failed(task: "asyncio.Task[list[ResolveResult]]") -> bool:
+def _failed(task: "asyncio.Task[list[Address]]") -> bool:
     return task.cancelled() or task.exception() is not None
 
 
@@ -161,10 +167,13 @@ class Connections:
         self.closed = False
         self._headers, self._public = headers, public
         self._names = Names(open_resolver(public))
-        self._tls = ssl.create_default_context()
         self._buffer = memoryview(bytearray(BUFFER))
         self._idle: dict[Origin, deque[Connection]] = {}
         self._sweeping: asyncio.TimerHandle | None = None
+
+    @cached_property
+    def _tls(self) -> ssl.SSLContext:
+        return ssl.create_default_context()  # 20 ms, which http:// need not wait for
 
     async def get(self, target: Target, limit: int, patience: Patience) -> Answer:
         """Ask for a URL, whose body may have so many bytes.

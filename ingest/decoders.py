@@ -65,7 +65,8 @@ class _Job:
 class Decoders:
     """Decoder processes of one event loop, as an async context manager.
 
-    `function` must be importable by its name.
+    `function` must be importable by its name. The processes start when the first picture needs one,
+    or at `start`.
     """
 
     def __init__(
@@ -83,11 +84,14 @@ class Decoders:
     def __repr__(self) -> str:
         return f"<Decoders {[len(worker.jobs) for worker in self._workers]}>"
 
-    async def __aenter__(self) -> Self:
-        for worker in self._workers:
+    def start(self) -> None:
+        """Start the processes, which takes them a moment."""
+        for worker in self._workers if not self._tasks else ():
             task = asyncio.create_task(worker.run())
             task.add_done_callback(worker.ended)
             self._tasks.append(task)
+
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -104,6 +108,7 @@ class Decoders:
             result = prepare_undecoded(data, pictures)
             if result is not None:
                 return result
+        self.start()
         async with self._slots:
             worker = min(self._workers, key=lambda worker: len(worker.jobs))
             return await worker.give(data, pictures)

@@ -47,6 +47,8 @@ async def open_workplace(settings: Settings, crew: Crew) -> AsyncIterator[Workpl
             Decoders(settings.decoders(crew.processes)) as decoders,
             open_connections(web) as connections,
         ):
+            if settings.pictures.check == "full":
+                decoders.start()
             yield Workplace(
                 connections,
                 decoders,

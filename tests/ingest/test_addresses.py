@@ -2,9 +2,10 @@ import re
 import socket
 
 import pytest
-from aiohttp.abc import AbstractResolver, ResolveResult
 
 from ingest.addresses import (
+    Address,
+    DefaultResolver,
     ForbiddenAddressError,
     PublicResolver,
     is_public,
@@ -34,17 +35,12 @@ def test_public_addresses(address: str) -> None:
     assert is_public(address)
 
 
-class Names(AbstractResolver):
+class Names:
     def __init__(self, *addresses: str) -> None:
         self.addresses = addresses
 
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        return [
-            ResolveResult(hostname=host, host=address, port=port, family=family, proto=0, flags=0)
-            for address in self.addresses
-        ]
+    async def resolve(self, host: str) -> list[Address]:
+        return [Address(socket.AF_INET, address) for address in self.addresses]
 
     async def close(self) -> None:
         pass
@@ -52,7 +48,7 @@ class Names(AbstractResolver):
 
 async def test_a_name_resolves_to_its_public_addresses_only() -> None:
     resolver = PublicResolver(Names("10.0.0.1", "8.8.8.8", "::1"))
-    assert [answer["host"] for answer in await resolver.resolve("h")] == ["8.8.8.8"]
+    assert [address.text for address in await resolver.resolve("h")] == ["8.8.8.8"]
     with pytest.raises(ForbiddenAddressError, match="h has no public address"):
         await PublicResolver(Names("127.0.0.1")).resolve("h")
 
@@ -62,3 +58,13 @@ def test_a_socket_is_opened_for_a_public_address_only() -> None:
     open_public_socket((*stream, ("8.8.8.8", 80))).close()
     with pytest.raises(ForbiddenAddressError):
         open_public_socket((*stream, ("127.0.0.1", 80)))
+
+
+async def test_names_are_looked_up() -> None:
+    resolver = DefaultResolver()
+    found = await resolver.resolve("localhost")
+    assert {address.text for address in found} <= {"127.0.0.1", "::1"}
+    assert found
+    with pytest.raises(OSError, match=r"a\.\.test"):
+        await resolver.resolve("a..test")
+    await resolver.close()

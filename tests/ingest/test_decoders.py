@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from ingest.config import Pictures
@@ -167,3 +168,14 @@ def test_no_process_outlives_a_killed_parent(end: signal.Signals) -> None:
         owner.send_signal(end)
     for process in processes:
         wait_for_end(process)
+
+
+async def test_what_a_header_decides_starts_no_process(pictures: dict[str, bytes]) -> None:
+    undecoded = Pictures(resize_mode="no", check="header")
+    here = psutil.Process()
+    before = len(here.children())
+    async with Decoders() as decoders:
+        assert isinstance(await decoders.prepare(pictures["wide.jpg"], undecoded), Image)
+        assert len(here.children()) == before
+        assert isinstance(await decoders.prepare(pictures["tall.png"], undecoded), Image)
+        assert len(here.children()) == before + 1

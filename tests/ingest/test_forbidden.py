@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 import pytest
-from aiohttp.abc import AbstractResolver, ResolveResult
 
 from ingest import addresses
 from ingest.chunks import find_chunks
@@ -79,20 +78,14 @@ async def listener(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Listener]:
         yield made
 
 
-class Rebinding(AbstractResolver):
+class Rebinding:
     """`twice.test` is public when first asked and private from then on; others are private."""
 
     asked = itertools.count()
 
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
+    async def resolve(self, host: str) -> list[addresses.Address]:
         first = host == "twice.test" and next(self.asked) == 0
-        address = OPEN if first else "127.0.0.1"
-        answer = ResolveResult(
-            hostname=host, host=address, port=port, family=socket.AF_INET, proto=0, flags=0
-        )
-        return [answer]
+        return [addresses.Address(socket.AF_INET, OPEN if first else "127.0.0.1")]
 
     async def close(self) -> None:
         pass

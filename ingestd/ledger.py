@@ -8,15 +8,15 @@ from typing import Any
 
 from ingestd.jobs import ENDED, Job, NoSuchJobError, State
 from ingestd.store import Store
-from ingestd.work import Ids, Work, job_of, load_work
+from ingestd.work import Hindrance, Ids, Work, job_of, load_work
 
 
 class Ledger:
-    """Jobs by id. `held` tells why the service pauses all, if it does."""
+    """Jobs by id. `hindrance` tells why the service pauses all, and why it does not deliver."""
 
-    def __init__(self, store: Store, delivers: bool, held: Callable[[], str | None]) -> None:
+    def __init__(self, store: Store, delivers: bool, hindrance: Callable[[], Hindrance]) -> None:
         self.works: dict[str, Work] = {}
-        self._store, self._delivers, self._held = store, delivers, held
+        self._store, self._delivers, self._hindrance = store, delivers, hindrance
         last = next(store.read("SELECT max(id) FROM jobs"))[0]
         self.ids = Ids(last)
         self._ended, self._counted = Counter[State](), float("-inf")
@@ -63,7 +63,7 @@ class Ledger:
 
     def view(self, work: Work) -> Job:
         """A job as clients see it."""
-        return work.view(self._delivers, self._held())
+        return work.view(self._delivers, self._hindrance())
 
     def job(self, id: str) -> Job:
         """A job as clients see it; NoSuchJobError."""
@@ -75,6 +75,10 @@ class Ledger:
         """The job that a key of a submission brought."""
         row = next(self._store.read("SELECT job FROM keys WHERE key = ?", key), None)
         return self.job(row["job"]) if row else None
+
+    def has_name(self, name: str) -> bool:
+        """Whether any job is called so."""
+        return any(self._store.read("SELECT 1 FROM jobs WHERE name = ? LIMIT 1", name))
 
     def jobs(
         self, state: State | None, limit: int, after: str | None

@@ -4,12 +4,13 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 from ingest.hosts import MAY_PASS
 from ingest.messages import Shard, Tally
+from ingestd.delivery import Deliverer, Parcel
 from ingestd.disk import Disk
 from ingestd.figures import Figures
 from ingestd.folders import Folders
@@ -18,7 +19,7 @@ from ingestd.jobs import ENDED, FullError, Job, State, WrongStateError
 from ingestd.ledger import Ledger
 from ingestd.store import Store
 from ingestd.watches import Watches
-from ingestd.work import Task, Work
+from ingestd.work import Hindrance, Task, Work
 from pipeline.errors import DataError
 from pipeline.shards import STATS_SUFFIX, read_image_stats
 
@@ -31,9 +32,10 @@ class Lifecycle:
     """Changes the states of jobs; told by the foreman what came of them (`foreman.Master`)."""
 
     foreman: Foreman
+    deliverer: Deliverer | None = None  # none where the folder is where shards belong
 
     def __init__(self, folders: Folders, store: Store, ledger: Ledger, disk: Disk) -> None:
-        self._folders, self._store, self._ledger, self._disk = folders, store, ledger, disk
+        self._folders, self._store, self._ledger, self.disk = folders, store, ledger, disk
         self.watches, self.figures = Watches(), Figures()
         self._locks: dict[Work, asyncio.Lock] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -89,6 +91,9 @@ class Lifecycle:
     def start(self, work: Work) -> None:
         """Have a job done that is on disk."""
         self._ledger.works[work.id] = work
+        if self.deliverer:
+            whole = [task for task in work.tasks if task.is_whole and not task.is_delivered]
+            self.deliverer.add(work, whole)
         if work.state is not State.PAUSED:
             self.foreman.add(work)
             self._conclude_if_done(work)
@@ -158,6 +163,8 @@ class Lifecycle:
         self._store.note(work.shard_made(task, shard.stats), work.progress())
         self.figures.saw(shard.statistics)
         self._dirty.add(work.id)
+        if self.deliverer and work.state not in ENDED:
+            self.deliverer.add(work, [task])
         logger.info(
             "job %s: shard %s", work.id, shard.stats["chunk"],
             extra={"event": {"job": work.id, "shard": shard.stats["chunk"]}},
@@ -171,18 +178,36 @@ class Lifecycle:
 
     def disk_is_full(self) -> None:
         """A worker found no room."""
-        self._disk.was_full()
+        self.disk.was_full()
         self.look_at_disk()
 
     def look_at_disk(self) -> None:
         """Pause all jobs while the disk is full."""
         if self._store.is_full:
-            self._disk.was_full()
-        why = self._disk.look()
+            self.disk.was_full()
+        why = self.disk.look()
         if self.foreman.hold("disk", why):
-            logger.warning("all jobs %s", f"paused: {why}" if why else "go on: there is room")
-            for id in self._ledger.works:
-                self.watches.changed(id)
+            self._tell_all(f"paused: {why}" if why else "go on: there is room")
+
+    def _tell_all(self, what: str) -> None:
+        logger.warning("all jobs %s", what)
+        for id in self._ledger.works:
+            self.watches.changed(id)
+
+    def delivered(self, parcels: Sequence[Parcel]) -> None:
+        """These shards are in the repo."""
+        for parcel in parcels:
+            work, parcel.task.is_delivered = parcel.work, True
+            work.delivered += 1
+            self._store.note(work.was_delivered(parcel.task), work.progress())
+            self._dirty.add(work.id)
+        for work in {parcel.work for parcel in parcels}:
+            self._conclude_if_done(work)
+
+    def delivery_waits(self, why: str | None) -> None:
+        """Pause all jobs while too many shards wait to be delivered."""
+        if self.foreman.hold("sink", why):
+            self._tell_all(f"paused: {why}" if why else "go on")
 
     def tell_changes(self) -> None:
         """Tell watchers whose numbers have changed."""
@@ -201,6 +226,11 @@ class Lifecycle:
                 work.rest()
         self.watches.second()
 
+    @property
+    def hindrance(self) -> Hindrance:
+        """Why all jobs are paused, and why shards are not delivered."""
+        return self.foreman.held, self.deliverer.why if self.deliverer else None
+
     async def close(self) -> None:
         """End what is done in the background."""
         for task in self._tasks:
@@ -210,7 +240,7 @@ class Lifecycle:
     # Ends
 
     def _conclude_if_done(self, work: Work) -> None:
-        if work.is_done:
+        if work.is_done and (not self.deliverer or work.delivered == len(work.tasks)):
             self._in_background(self._end(work, State.DONE, None))
 
     async def _end(self, work: Work, state: State, why: str | None) -> None:
@@ -227,6 +257,8 @@ class Lifecycle:
 
     async def _settle(self, work: Work) -> None:
         """Count what became whole while a job was ended, and let go of it."""
+        if self.deliverer:
+            self.deliverer.drop(work)
         await self.foreman.idle(work)
         if work.state is State.CANCELLED:
             for task, stats in await asyncio.to_thread(self._whole_after_all, work):

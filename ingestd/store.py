@@ -30,6 +30,7 @@ CREATE TABLE jobs (
     shards INTEGER NOT NULL DEFAULT 0, delivered INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
 CREATE INDEX jobs_by_state ON jobs (state, id);
+CREATE INDEX jobs_by_name ON jobs (name);
 CREATE TABLE chunks (
     job TEXT NOT NULL REFERENCES jobs ON DELETE CASCADE, number INTEGER NOT NULL,
     rows INTEGER NOT NULL, data BLOB, whole INTEGER NOT NULL DEFAULT 0,

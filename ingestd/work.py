@@ -12,6 +12,7 @@ from ingestd.jobs import Job, State
 from ingestd.store import Statement, Store
 
 Data = bytes  # of a chunk
+Hindrance = tuple[str | None, str | None]  # why all jobs are paused; why shards are not delivered
 RATE_SECONDS = 10  # over which a job's rate is taken
 
 
@@ -22,6 +23,7 @@ class Task:
     number: int
     rows: int
     is_whole: bool = False
+    is_delivered: bool = False
     crashes: int = 0  # of workers that had it
 
 
@@ -129,12 +131,13 @@ class Work:
         self._recent.clear()
         self._second = 0
 
-    def view(self, delivers: bool, held: str | None) -> Job:
-        """The job as clients see it; `held` is why the service pauses all."""
+    def view(self, delivers: bool, hindrance: Hindrance) -> Job:
+        """The job as clients see it."""
+        held, trouble = hindrance
         counts = Counts(self.whole + self.live)
         state, why = self.state, self.why
-        if held and state in (State.QUEUED, State.RUNNING):
-            state, why = State.PAUSED, held
+        if state in (State.QUEUED, State.RUNNING):
+            state, why = (State.PAUSED, held) if held else (state, trouble)
         running = state is State.RUNNING and self._recent
         rate = sum(self._recent) / len(self._recent) if running else 0.0
         return Job(
@@ -199,6 +202,11 @@ class Work:
             (state, why, finished, ",".join(sorted(self.retry)), self.id),
         )
 
+    def was_delivered(self, task: Task) -> Statement:
+        """A shard that the sink has."""
+        sql = "UPDATE chunks SET delivered = 1 WHERE job = ? AND number = ?"
+        return sql, (self.id, task.number)
+
     def shard_made(self, task: Task, stats: dict[str, Any]) -> Statement:
         """A chunk whose shard is whole."""
         return (
@@ -229,7 +237,8 @@ def load_work(store: Store, row: Any) -> Work:
         "ORDER BY number"
     )
     for chunk in store.read(sql, work.id):
-        work.tasks.append(Task(chunk["number"], chunk["rows"], bool(chunk["whole"])))
+        marks = bool(chunk["whole"]), bool(chunk["delivered"])
+        work.tasks.append(Task(chunk["number"], chunk["rows"], *marks))
         if chunk["whole"]:
             work.whole.update({None: chunk["images"], **json.loads(chunk["failures"])})
             work.shards += 1

@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-CODE := pipeline httpd ingest featurize train fused predict serve dryrun cluster lineage report ingestd demo benchmarks tests
+CODE := pipeline httpd ingest featurize train fused predict serve dryrun cluster launch lineage report plan ingestd demo benchmarks tests
 
 .PHONY: help demo test lint types bench bench-featurize bench-ingest clean
 help: ## say what there is

@@ -104,7 +104,7 @@ def supervise(command: Sequence[str], workers: int, progress: Callable[[], objec
     times while what `progress` returns stayed the same.
     """
     tries, before = 0, progress()
-    with _terminable():
+    with terminable():
         while failure := _run_group(command, workers):
             if failure.status == SettingError.exit_status:
                 raise SettingError(str(failure))
@@ -116,7 +116,7 @@ def supervise(command: Sequence[str], workers: int, progress: Callable[[], objec
 
 
 @contextmanager
-def _terminable() -> Iterator[None]:
+def terminable() -> Iterator[None]:
     """SIGTERM ends what is running here as Ctrl-C does."""
 
     def interrupt(*_: object) -> None:

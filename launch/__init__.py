@@ -1,0 +1,1 @@
+"""Distributed training on Kubernetes: a JobSet launched, followed, its model brought, deleted."""

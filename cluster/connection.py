@@ -23,6 +23,7 @@ ADDRESS, CONFIGURATION, CONTEXT = "PACHD_ADDRESS", "PACH_CONFIG", "PACH_CONTEXT"
 CERTIFICATES = "PACH_CA_CERTS"
 TOKEN = "PACH_PYTHON_AUTH_TOKEN"  # the SDK's name; pachctl has none
 PROJECT = "CAPSTAN_PROJECT"
+OWN_PROJECT = "PPS_PROJECT_NAME"  # of the pipeline whose worker this is
 IN_PODS = Path("/pachctl/config.json")
 
 
@@ -89,9 +90,8 @@ def find(
         raise SettingError(f"{address}: certificates need TLS; write it as grpcs://{host}:{port}")
     token = _text(token_file) if token_file else environment.get(TOKEN)
     project = in_project or environment.get(PROJECT) or context.get("project")
-    return Target(
-        host, port, tls, certificates, token or context.get("session_token"), project or "default"
-    )
+    project = project or environment.get(OWN_PROJECT) or "default"
+    return Target(host, port, tls, certificates, token or context.get("session_token"), project)
 
 
 def parse(address: str) -> tuple[str, int, bool]:

@@ -65,7 +65,7 @@ class Job:
     processed: int = 0
     skipped: int = 0  # unchanged since an earlier job
     failed: int = 0
-    recovered: int = 0
+    recovered: int = 0  # failed, but its pipeline's err_cmd did not
     started: datetime | None = None
     finished: datetime | None = None
     reason: str = ""
@@ -94,7 +94,12 @@ class Job:
     @property
     def done(self) -> int:
         """Datums that are through, for good or ill."""
-        return self.processed + self.skipped + self.failed + self.recovered
+        return self.processed + self.skipped + self.lost
+
+    @property
+    def lost(self) -> int:
+        """Datums without outputs, be it that err_cmd had the job go on."""
+        return self.failed + self.recovered
 
 
 @dataclass(frozen=True)

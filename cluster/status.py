@@ -105,7 +105,7 @@ def _line(station: Station) -> str:
         middle = f"{'none yet':<12}{'':>32}"
     else:
         datums = f"{job.done:,}/{job.total:,}"
-        middle = f"{job.state:<12}{datums:>15}{job.failed:>8,}{_age(job):>9}"
+        middle = f"{job.state:<12}{datums:>15}{job.lost:>8,}{_age(job):>9}"
     return f"{start}{middle}  {', '.join(pipeline.inputs)}"
 
 

@@ -10,8 +10,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -44,6 +44,7 @@ class Failure:
     task: Task
     why: str
     log: Path
+    recovered: bool = False  # by err_cmd, so that pipelines behind go on with the other datums
 
     def last_lines(self) -> list[str]:
         """The end of the program's log, JSON lines as their messages."""
@@ -71,32 +72,38 @@ class CancelledError(Exception):
 class _FailedTryError(Exception):
     """One try of a datum failed."""
 
+    recovered = False
+
+
+class _TimedOutError(_FailedTryError):
+    """It took longer than datum_timeout."""
+
 
 def run_datum(task: Task, around: Surroundings) -> Failure | None:
     """Run a datum, as often as its spec allows, and put its outputs and its record in place."""
     log = around.ledger.logs / f"{task.id}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     log.unlink(missing_ok=True)
-    why = ""
+    why, recovered = "", False
     for number in range(1, around.spec.tries + 1):
         try:
             _try(task, around, log)
             return None
         except _FailedTryError as error:
-            why = str(error)
+            why, recovered = str(error), recovered or error.recovered
             _append(log, f"try {number} of {around.spec.tries}: {why}")
         except DataError as error:  # its outputs cannot be used; another try would make the same
             return Failure(task, str(error), log)
         finally:
             shutil.rmtree(around.scratch / task.id, ignore_errors=True)
-    return Failure(task, why, log)
+    return Failure(task, why, log, recovered)
 
 
 def _try(task: Task, around: Surroundings, log: Path) -> None:
     started, begin = time.time(), time.monotonic()
     pfs, ledger = around.scratch / task.id / "pfs", around.ledger
     present = stage(task.datum, around.repos, pfs)
-    _run_program(task, around, pfs, log)
+    _run_commands(task, around, pfs, log)
     paths = collect(pfs, present)
     publish(task.id, ledger, paths, pfs / "out")
     entry = {
@@ -110,6 +117,20 @@ def _try(task: Task, around: Surroundings, log: Path) -> None:
         "log": log.relative_to(ledger.logs.parents[1]).as_posix(),
     }
     ledger.record(task.id, entry)
+
+
+def _run_commands(task: Task, around: Surroundings, pfs: Path, log: Path) -> None:
+    """The program; after a failure that is no time-out also err_cmd, as the server does."""
+    try:
+        _run_program(task, around, pfs, log)
+    except _FailedTryError as error:
+        spec = around.spec
+        if spec.recovery and not isinstance(error, _TimedOutError):
+            recovery = replace(spec, command=spec.recovery, stdin=spec.recovery_stdin)
+            with suppress(_FailedTryError):
+                _run_program(task, replace(around, spec=recovery), pfs, log)
+                error.recovered = True
+        raise
 
 
 def _run_program(task: Task, around: Surroundings, pfs: Path, log: Path) -> None:
@@ -186,7 +207,7 @@ def _wait(process: subprocess.Popen[bytes], around: Surroundings, lines: BinaryI
             raise CancelledError
         if deadline is not None and time.monotonic() > deadline:
             _end(process)
-            raise _FailedTryError(f"timed out after {timeout:g} s (datum_timeout)")
+            raise _TimedOutError(f"timed out after {timeout:g} s (datum_timeout)")
         if note := _latest_progress(lines.readlines()):
             around.note(note)
         pause = min(2 * pause, 0.1)

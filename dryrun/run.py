@@ -104,8 +104,9 @@ def run_plan(plan: Plan) -> tuple[list[PipelineResult], list[Spec]]:
                 waiting.append(spec)
                 broken.add(spec.name)
                 continue
-            results.append(run.pipeline(spec))
-            if results[-1].failed:
+            result, whole = run.pipeline(spec)
+            results.append(result)
+            if not whole:
                 broken.add(spec.name)
         _write_run(plan, started, time.time(), results)
     return results, waiting
@@ -156,8 +157,8 @@ class _Run:
         self._hashes = Hashes(plan.output / ".hashes.json")
         self._repos = {name: open_repo(name, path) for name, path in plan.repos.items()}
 
-    def pipeline(self, spec: Spec) -> PipelineResult:
-        """Bring one pipeline's repo up to date."""
+    def pipeline(self, spec: Spec) -> tuple[PipelineResult, bool]:
+        """Bring one pipeline's repo up to date; also whether those that read it can go on."""
         begin = time.monotonic()
         ledger = Ledger(self._plan.output, spec.name, self._hashes)
         tasks = self._tasks(spec)
@@ -169,9 +170,10 @@ class _Run:
         _show_failures(spec, failures)
         seconds = round(time.monotonic() - begin, 3)
         done = len(todo) - len(failures)
-        return PipelineResult(
+        result = PipelineResult(
             spec.name, len(tasks), done, len(tasks) - len(todo), len(failures), seconds
         )
+        return result, all(failure.recovered for failure in failures)
 
     def _tasks(self, spec: Spec) -> list[Task]:
         assert spec.input is not None

@@ -44,6 +44,8 @@ class Spec:
     name: str
     command: tuple[str, ...]
     stdin: tuple[str, ...]
+    recovery: tuple[str, ...]  # err_cmd: if it succeeds, a datum that failed does not fail the job
+    recovery_stdin: tuple[str, ...]
     env: Mapping[str, str]
     working_dir: str
     accepted: frozenset[int]  # exit statuses that count as success
@@ -106,6 +108,8 @@ def _spec(file: Path, content: Any) -> Spec:
         name=document["pipeline"]["name"],
         command=tuple(transform["cmd"]),
         stdin=tuple(transform.get("stdin", ())),
+        recovery=tuple(transform.get("err_cmd", ())),
+        recovery_stdin=tuple(transform.get("err_stdin", ())),
         env=transform.get("env", {}),
         working_dir=transform.get("working_dir", ""),
         accepted=frozenset({0, *transform.get("accept_return_code", ())}),

@@ -59,6 +59,13 @@ def test_the_active_context_of_pachctl(home: dict[str, str]) -> None:
     assert "from-pachctl" not in repr(expected)
 
 
+def test_in_a_worker_it_is_the_sidecar_and_the_pipelines_project(tmp_path: Path) -> None:
+    """A spout's workers find such a file at /pachctl/config.json."""
+    configure(tmp_path, {"default": {"pachd_address": "localhost:1653"}}, "default")
+    environment = {"HOME": str(tmp_path), "PPS_PROJECT_NAME": "photos"}
+    assert find(flags(), environment) == Target("localhost", 1653, project="photos")
+
+
 def test_another_context_or_file_is_named_by_the_environment(
     home: dict[str, str], tmp_path: Path
 ) -> None:

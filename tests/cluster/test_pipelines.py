@@ -6,7 +6,9 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import _jsonnet  # type: ignore[import-untyped, unused-ignore]
 import grpc
 import pytest
 from pachyderm_sdk.api import pps
@@ -85,6 +87,73 @@ def test_dry_run_makes_nothing(pachd: Pachd, capstan: Capstan, specs: Path) -> N
     assert capstan.err.count("would be made") == 7
 
 
+def test_a_service_is_made_only_if_it_is_named(pachd: Pachd, capstan: Capstan, specs: Path) -> None:
+    assert capstan("up", "--pipelines", specs) == 0
+    assert "ingest-service: a service, made by `capstan up ingest-service`" in capstan.err
+    assert "ingest-service" not in pachd.pipelines
+    assert capstan("up", "ingest-service", "--pipelines", specs) == 0
+    assert list(pachd.pipelines) == [*NAMES, "ingest-service"]
+    assert capstan("status") == 0
+    assert capstan("down", "--pipelines", specs, "--yes") == 0
+    assert not pachd.pipelines
+    assert capstan("up", "ingest", "--pipelines", specs) == 2
+    assert "ingest: no such pipeline; there are consolidate, features," in capstan.err
+
+
+def test_pipelines_that_are_named_leave_the_repos_of_others_alone(
+    pachd: Pachd, capstan: Capstan, specs: Path
+) -> None:
+    assert capstan("up", "images", "predict", "--pipelines", specs) == 0
+    assert list(pachd.repos) == ["inpredict", "rawdata", "images", "predict"]
+
+
+FLAGS = ("--registry", "r.example/us", "--tag", "2", "--workers", "features=7", "--workers=model=1")
+GPUS = ("--gpu", "nvidia.com/mig-1g.10gb", "--gpus", "3", "--gpu-node", "pool=a=b")
+
+
+@pytest.mark.parametrize(
+    ("flags", "arguments"),
+    [
+        (FLAGS, {"registry": "r.example/us", "tag": "2", "workers": {"features": 7, "model": 1}}),
+        (GPUS, {"gpu": "nvidia.com/mig-1g.10gb", "gpus": "3", "nodes": "pool=a=b"}),
+        (("--gpus", "0"), {"gpus": "0"}),
+    ],
+)
+def test_flags_change_specs_as_the_template_does(
+    pachd: Pachd, capstan: Capstan, flags: tuple[str, ...], arguments: dict[str, Any]
+) -> None:
+    assert capstan("up", "--pipelines", SHIPPED, *flags) == 0
+    for name in NAMES:
+        words = {key: str(value) for key, value in arguments.items() if key != "workers"}
+        if name in arguments.get("workers", {}):
+            words["workers"] = str(arguments["workers"][name])
+        if name not in ("features", "model"):
+            words.pop("nodes", None)
+        template = str(SHIPPED / "capstan.jsonnet")
+        rendered = json.loads(_jsonnet.evaluate_file(template, tla_vars={"name": name, **words}))
+        rendered["pipeline"]["project"] = {"name": "photos"}
+        assert json.loads(pachd.pipelines[name].spec) == rendered
+    assert capstan("up", "--pipelines", SHIPPED, *flags) == 0
+    assert capstan.err.count("unchanged") == 5
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (("--workers", "images"), "--workers images: give NAME=VALUE"),
+        (("--workers", "images=0"), "--workers images=0: give a number of workers, at least 1"),
+        (("--workers", "image=3"), "--workers image: no such pipeline; there are consolidate"),
+        (("--gpus", "-1"), "--gpus -1: give 0 or more"),
+        (("--gpu-node", "=x"), "--gpu-node =x: give NAME=VALUE"),
+    ],
+)
+def test_flags_that_cannot_be(
+    pachd: Pachd, capstan: Capstan, flags: tuple[str, ...], says: str
+) -> None:
+    assert capstan("up", "--pipelines", SHIPPED, *flags) == 2
+    assert says in capstan.err and not pachd.calls
+
+
 def test_what_the_server_refuses_names_the_pipeline(
     pachd: Pachd, capstan: Capstan, specs: Path
 ) -> None:
@@ -140,7 +209,7 @@ def test_status_is_a_table_in_the_order_of_the_data(up: Pachd, capstan: Capstan)
         data_total=330,
         data_processed=100,
         data_skipped=20,
-        data_failed=2,
+        data_failed=1,
         data_recovered=1,
         started=TIME,
     )
@@ -149,7 +218,7 @@ def test_status_is_a_table_in_the_order_of_the_data(up: Pachd, capstan: Capstan)
     assert capstan("status") == 0
     lines = capstan.out.splitlines()
     assert [line.split()[0] for line in lines[1:6]] == NAMES
-    assert lines[1].split()[1:5] == ["running", "running", "123/330", "2"]
+    assert lines[1].split()[1:5] == ["running", "running", "122/330", "2"]
     assert lines[4].split()[1:4] == ["failure", "none", "yet"]
     assert lines[6] == "model: no such image"
 

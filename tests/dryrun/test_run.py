@@ -297,6 +297,34 @@ def test_a_failed_datum_is_tried_again_shown_and_stops_what_follows(
     assert chain.counts("upper") == (0, 1, 1)
 
 
+def test_a_datum_that_err_cmd_recovers_stops_nothing(
+    chain: Bench, capfd: pytest.CaptureFixture[str]
+) -> None:
+    fail = f"if [ -e /pfs/raw/b ]; then exit 7; fi; {UPPER}"
+    recovery = {"err_cmd": ["sh"], "err_stdin": ["echo given up: /pfs/raw/*"]}
+    chain.spec("upper", RAW, fail, datum_tries=2, transform=recovery)
+    assert chain.run() == 1
+    assert chain.made("copy") == {"a": "ONE\n"}
+    shown = capfd.readouterr().err
+    assert "raw:/b failed: exit status 7" in shown
+    assert "given up: " in shown and "/pfs/raw/b" in shown
+    assert "datums failed: 1 of 2 of upper" in shown
+    chain.spec("upper", RAW, fail, datum_tries=1, transform={"err_cmd": ["false"]})
+    assert chain.run() == 1
+    assert "not run, for its input is not whole" in capfd.readouterr().out
+
+
+def test_a_datum_past_its_time_is_not_recovered(
+    bench: Bench, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The server gives err_cmd no time then."""
+    late = {"datum_tries": 1, "datum_timeout": "0.1s", "transform": {"err_cmd": ["true"]}}
+    bench.spec("upper", RAW, "sleep 60", **late)
+    bench.spec("copy", UPPERS, COPY)
+    assert bench.run() == 1
+    assert "not run, for its input is not whole" in capfd.readouterr().out
+
+
 def test_a_later_try_counts(bench: Bench) -> None:
     flag = bench.root / "flag"
     bench.spec(
@@ -468,7 +496,7 @@ def test_globs_that_match_nothing_are_said(bench: Bench, capfd: pytest.CaptureFi
 
 
 def test_spouts_and_services_are_not_run(chain: Bench) -> None:
-    chain.spec("service", RAW, "exit 1", service={"internal_port": 80})
+    chain.spec("service", RAW, "exit 1", service={"internal_port": 80, "external_port": 80})
     assert chain.run() == 0
 
 

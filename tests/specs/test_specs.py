@@ -1,5 +1,6 @@
 """Specs: what is shipped is accepted, what the server refuses is refused with a cure."""
 
+import argparse
 import copy
 import json
 import re
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pachyderm_sdk.api import pps
 
+from ingestd.config import ServiceSettings
 from pipeline.errors import SettingError
 from specs.read import Combination, Pfs, Spec, leaves, read_file, read_specs
 
@@ -60,8 +62,10 @@ def changed(path: str, value: Any) -> dict[str, Any]:
     return document
 
 
-def test_shipped_specs_are_the_five_pipelines() -> None:
+def test_shipped_specs_are_the_five_pipelines_and_a_service() -> None:
     specs = {spec.name: spec for spec in read_specs(SHIPPED)}
+    service = specs.pop("ingest-service")
+    assert service.forever and service.input is None and service.parallelism == 1
     reads = {name: [leaf.repo for leaf in leaves(spec.input)] for name, spec in specs.items()}
     assert reads == {
         "images": ["rawdata"],
@@ -81,7 +85,8 @@ def test_shipped_specs_survive_the_sdk() -> None:
     for spec in read_specs(SHIPPED):
         request = pps.CreatePipelineRequest().from_dict(json.loads(spec.file.read_text()))
         assert request.transform.cmd == list(spec.command)
-        assert request.datum_timeout.total_seconds() == spec.timeout
+        assert request.datum_timeout.total_seconds() == (spec.timeout or 0)
+        assert request.transform.err_cmd == list(spec.recovery)
         assert request.parallelism_spec.constant == spec.parallelism
 
 
@@ -96,7 +101,32 @@ def test_shipped_gpus_are_limits() -> None:
         "consolidate": None,
         "model": gpu,
         "predict": None,
+        "ingest-service": None,
     }
+
+
+def test_shipped_requests_and_limits_are_there_for_worker_and_sidecar() -> None:
+    for spec in read_specs(SHIPPED):
+        assert set(spec.document["resource_requests"]) == {"cpu", "memory", "disk"}
+        assert "memory" in spec.document["resource_limits"]
+        assert "memory" in spec.document["sidecar_resource_requests"]
+        assert "memory" in spec.document["sidecar_resource_limits"]
+
+
+def test_a_bad_chunk_stops_only_itself_where_chunks_are_apart() -> None:
+    recovering = {spec.name for spec in read_specs(SHIPPED) if spec.recovery}
+    assert recovering == {"images", "features", "consolidate"}
+
+
+def test_the_service_understands_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    (spec,) = read_file(SHIPPED / "ingest-service.json")
+    monkeypatch.setenv(spec.document["transform"]["secrets"][0]["env_var"], "a token")
+    parser = argparse.ArgumentParser()
+    ServiceSettings.configure(parser)
+    settings = ServiceSettings.from_arguments(parser.parse_args(spec.command[3:]))
+    assert settings.listen.port == spec.document["spout"]["service"]["internal_port"]
+    assert settings.delivery.pachyderm_repo == spec.name
+    assert settings.token == "a token"
 
 
 def test_defaults_are_the_servers(read: Callable[[Any], list[Spec]]) -> None:

@@ -89,5 +89,5 @@ def chosen(specs: Sequence["Spec"], names: Sequence[str]) -> list["Spec"]:
     if names:
         return [known[name] for name in dict.fromkeys(names)]
     for spec in (spec for spec in specs if spec.forever):
-        logger.info("pipeline %s: a service, made by `capstan up %s`", spec.name, spec.name)
+        logger.info("pipeline %s: a service; `capstan up %s` starts it", spec.name, spec.name)
     return [spec for spec in specs if not spec.forever]

@@ -1,7 +1,7 @@
 """Reads pipeline specs as strictly as the Pachyderm server does, and says what to mend."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from posixpath import normpath
@@ -65,15 +65,27 @@ def leaves(tree: Input | None) -> list[Pfs]:
 
 
 def read_specs(directory: Path) -> list[Spec]:
-    """Read all `*.json` of a folder; SettingError names the file, the fields and the cures."""
-    specs: dict[str, Spec] = {}
-    for spec in (spec for file in sorted(directory.glob("*.json")) for spec in read_file(file)):
-        if twin := specs.get(spec.name):
-            raise SettingError(f"{spec.file}: {spec.name} is in {twin.file} already; rename one")
-        specs[spec.name] = spec
+    """Read all `*.json` of a folder; SettingError names each file, its fields and the cures."""
+    specs: list[Spec] = []
+    refused: list[str] = []
+    for file in sorted(directory.glob("*.json")):
+        try:
+            specs += read_file(file)
+        except SettingError as error:
+            refused.append(str(error))
+    refused += _twins(specs)
+    if refused:
+        raise SettingError("; ".join(refused))
     if not specs:
         raise SettingError(f"{directory}: no pipeline specs (*.json) there; give their folder")
-    return list(specs.values())
+    return specs
+
+
+def _twins(specs: Sequence[Spec]) -> Iterator[str]:
+    first: dict[str, Spec] = {}
+    for spec in specs:
+        if (twin := first.setdefault(spec.name, spec)) is not spec:
+            yield f"{spec.file}: {spec.name} is in {twin.file} already; rename one"
 
 
 def read_file(file: Path) -> list[Spec]:

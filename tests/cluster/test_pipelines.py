@@ -89,7 +89,7 @@ def test_dry_run_makes_nothing(pachd: Pachd, capstan: Capstan, specs: Path) -> N
 
 def test_a_service_is_made_only_if_it_is_named(pachd: Pachd, capstan: Capstan, specs: Path) -> None:
     assert capstan("up", "--pipelines", specs) == 0
-    assert "ingest-service: a service, made by `capstan up ingest-service`" in capstan.err
+    assert "ingest-service: a service; `capstan up ingest-service` starts it" in capstan.err
     assert "ingest-service" not in pachd.pipelines
     assert capstan("up", "ingest-service", "--pipelines", specs) == 0
     assert list(pachd.pipelines) == [*NAMES, "ingest-service"]

@@ -16,6 +16,7 @@ from pachyderm_sdk.api import pps
 from ingestd.config import ServiceSettings
 from pipeline.errors import SettingError
 from specs.read import Combination, Pfs, Spec, leaves, read_file, read_specs
+from tests.specs.seed import SEED
 
 SHIPPED = Path(__file__).parents[2] / "deploy" / "pipelines"
 GOOD: dict[str, Any] = {
@@ -24,7 +25,7 @@ GOOD: dict[str, Any] = {
     "input": {"pfs": {"repo": "images", "glob": "/*"}},
 }
 PORTS = {"internal_port": 8080, "external_port": 30080}
-# A spec of the tutorial's time: Pachyderm 1.x.
+# All that specs for Pachyderm 1 could have and that is gone.
 OLD = {
     "pipeline": {"name": "images"},
     "transform": {"image": "x:1", "cmd": ["python", "/app/images.py"]},
@@ -174,6 +175,32 @@ def test_inputs_nest_and_globs_are_cleaned(read: Callable[[Any], list[Spec]]) ->
 def test_a_file_may_hold_several(read: Callable[[Any], list[Spec]]) -> None:
     other = changed("pipeline", {"name": "other"})
     assert [spec.name for spec in read([GOOD, other])] == ["edges", "other"]
+
+
+def test_the_tutorials_five_specs_are_refused_with_what_replaces_their_fields(
+    tmp_path: Path,
+) -> None:
+    for name, document in SEED.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(document))
+    with pytest.raises(SettingError) as refused:
+        read_specs(tmp_path)
+    stats = "enable_stats: gone since Pachyderm 2; remove it, statistics are always kept"
+    standby = 'standby: gone since Pachyderm 2; use "autoscaling": true'
+    expected = [
+        f"{tmp_path / f'{name}.json'}: {stats}" + (f"; {standby}" if name == "images" else "")
+        for name in sorted(SEED)
+    ]
+    assert str(refused.value) == "; ".join(expected)
+
+
+def test_the_tutorials_specs_as_that_says_are_accepted(
+    read: Callable[[Any], list[Spec]],
+) -> None:
+    for document in SEED.values():
+        mended = {
+            key: value for key, value in document.items() if key not in ("enable_stats", "standby")
+        }
+        assert read(mended | {"autoscaling": True})
 
 
 def test_retired_fields_are_named_all_at_once(read: Callable[[Any], list[Spec]]) -> None:

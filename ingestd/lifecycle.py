@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
+from weakref import WeakValueDictionary
 
 from ingest.hosts import MAY_PASS
 from ingest.messages import Shard, Tally
@@ -37,7 +38,7 @@ class Lifecycle:
     def __init__(self, folders: Folders, store: Store, ledger: Ledger, disk: Disk) -> None:
         self._folders, self._store, self._ledger, self.disk = folders, store, ledger, disk
         self.watches, self.figures = Watches(), Figures()
-        self._locks: dict[Work, asyncio.Lock] = {}
+        self._locks = WeakValueDictionary[str, asyncio.Lock]()  # by job
         self._tasks: set[asyncio.Task[Any]] = set()
         self._dirty: set[str] = set()  # whose numbers have changed
 
@@ -77,7 +78,7 @@ class Lifecycle:
                 which = ", ".join(sorted(wanted))
                 raise WrongStateError(f"job {id}: no row of it failed for {which}")
             await self._begin_again(work, again, frozenset(wanted))
-        return self._ledger.view(work)
+        return self._ledger.job(id)
 
     async def remove(self, id: str) -> None:
         """Forget an ended job and delete its files."""
@@ -102,13 +103,15 @@ class Lifecycle:
     @asynccontextmanager
     async def _changing(self, id: str, *states: State) -> AsyncIterator[Work]:
         """A job in one of these states, which nothing else changes meanwhile."""
-        work = self._ledger.find(id)
-        async with self._locks.setdefault(work, asyncio.Lock()):
+        async with self._lock(id):
+            work = self._ledger.find(id)
             if work.state not in states:
                 allowed = ", ".join(sorted(states))
                 raise WrongStateError(f"job {id} is {work.state}; this is for jobs {allowed}")
             yield work
-        self._locks.pop(work, None)
+
+    def _lock(self, id: str) -> asyncio.Lock:
+        return self._locks.setdefault(id, asyncio.Lock())
 
     async def _move(
         self, work: Work, state: State, why: str | None = None, finished: float | None = None
@@ -244,7 +247,7 @@ class Lifecycle:
             self._in_background(self._end(work, State.DONE, None))
 
     async def _end(self, work: Work, state: State, why: str | None) -> None:
-        async with self._locks.setdefault(work, asyncio.Lock()):
+        async with self._lock(work.id):
             while work.state in (State.QUEUED, State.RUNNING):
                 if state is State.DONE:
                     work.retry = frozenset()
@@ -252,24 +255,25 @@ class Lifecycle:
                     await self._move(work, state, why, time.time())
                 except FullError:
                     await asyncio.sleep(AGAIN)
-        self._locks.pop(work, None)
         await self._settle(work)
 
     async def _settle(self, work: Work) -> None:
         """Count what became whole while a job was ended, and let go of it."""
-        if self.deliverer:
-            self.deliverer.drop(work)
-        await self.foreman.idle(work)
-        if work.state is State.CANCELLED:
-            for task, stats in await asyncio.to_thread(self._whole_after_all, work):
-                work.make_whole(task, stats)
-                self._store.note(work.shard_made(task, stats))
-            await asyncio.to_thread(self._folders.forget_rows, work.id)
-        else:
-            await asyncio.to_thread(self._folders.tidy, work.id)
-        self._store.note(work.progress())
-        await self._store.noted()
-        if work.state in ENDED and self._ledger.works.get(work.id) is work:
+        async with self._lock(work.id):
+            if self._ledger.works.get(work.id) is not work or work.state not in ENDED:
+                return  # begun again or removed
+            if self.deliverer:
+                self.deliverer.drop(work)
+            await self.foreman.idle(work)
+            if work.state is State.CANCELLED:
+                for task, stats in await asyncio.to_thread(self._whole_after_all, work):
+                    work.make_whole(task, stats)
+                    self._store.note(work.shard_made(task, stats))
+                await asyncio.to_thread(self._folders.forget_rows, work.id)
+            else:
+                await asyncio.to_thread(self._folders.tidy, work.id)
+            self._store.note(work.progress())
+            await self._store.noted()
             del self._ledger.works[work.id]
         self.watches.changed(work.id)
 

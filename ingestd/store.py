@@ -9,7 +9,7 @@ import asyncio
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,8 +58,8 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self._loop = asyncio.get_running_loop()
-        self._reader = _open(path)
-        self._writer = _connect(path)
+        _check(path)
+        self._reader, self._writer = _connect(path), _connect(path)
         self._changed = threading.Condition()
         self._writes: list[_Write] = []
         self._closing = False
@@ -190,16 +190,15 @@ def _connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _open(path: Path) -> sqlite3.Connection:
-    """A connection to a database of this version, made if it is not there; DataError."""
+def _check(path: Path) -> None:
+    """Make a database of this version if there is none; DataError for any other."""
     try:
-        connection = _connect(path)
-        ids = [connection.execute(f"PRAGMA {name}").fetchone()[0] for name in _IDS]
-        is_new = not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        if is_new:
-            marks = "".join(f"PRAGMA {name} = {value};" for name, value in _IDS.items())
-            connection.executescript(f"BEGIN;{SCHEMA}{marks}COMMIT;")
-            return connection
+        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            ids = [connection.execute(f"PRAGMA {name}").fetchone()[0] for name in _IDS]
+            if not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                marks = "".join(f"PRAGMA {name} = {value};" for name, value in _IDS.items())
+                connection.executescript(f"BEGIN;{SCHEMA}{marks}COMMIT;")
+                return
     except sqlite3.DatabaseError as error:
         raise DataError(f"{path}: cannot be used ({error}); give another --data") from error
     if ids != list(_IDS.values()):
@@ -207,7 +206,6 @@ def _open(path: Path) -> sqlite3.Connection:
             f"{path}: version {ids[1]} of the service's jobs, but this capstan reads version "
             f"{VERSION}; use the one that wrote it, or give another --data"
         )
-    return connection
 
 
 _IDS = {"application_id": MAGIC, "user_version": VERSION}

@@ -16,6 +16,7 @@ from pipeline.errors import SettingError
 from pipeline.files import atomic_write, output_directory
 from pipeline.progress import duration
 
+TEMPLATES = Path(__file__).parent
 LIBRARIES = ("capstan", "numpy", "pyarrow", "pillow", "aiohttp", "tensorflow", "keras")
 LONGEST_LINK = 2000  # characters; browsers and servers agree on little more
 LONGEST_TEXT = 300
@@ -28,9 +29,11 @@ def check_output(output: Path) -> None:
     output_directory(output.parent, "--output")
 
 
-def write_page(template: str, values: Mapping[str, Any], output: Path) -> None:
-    """Write a template filled with values, and with the versions in use, to `output`."""
-    page = _environment().get_template(template)
+def write_page(
+    template: str, values: Mapping[str, Any], output: Path, folder: Path = TEMPLATES
+) -> None:
+    """Write a template of a folder, filled with values and the versions in use, to `output`."""
+    page = _environment(folder).get_template(template)
     html = page.render({**values, "versions": _versions()})
     with atomic_write(output) as file:
         file.write(html.encode(errors="replace"))  # hostile captions may hold half characters
@@ -46,9 +49,9 @@ def _versions() -> dict[str, str]:
     return versions
 
 
-def _environment() -> Environment:
+def _environment(folder: Path) -> Environment:
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader([folder, TEMPLATES]),
         autoescape=True,
         undefined=StrictUndefined,
         lstrip_blocks=True,

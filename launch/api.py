@@ -35,7 +35,8 @@ JobSet = create_namespaced_resource(GROUP, VERSION, KIND, "jobsets")
 Pod = create_namespaced_resource("", "v1", "Pod", "pods")  # lightkube's own is slow and strict
 
 KUBECONFIG = "KUBECONFIG"
-UNUSABLE = (ConfigError, OSError, KeyError, TypeError, yaml.YAMLError, msgspec.MsgspecError)
+MALFORMED = (AttributeError, KeyError, TypeError, ValueError)  # as lightkube says so
+UNUSABLE = (ConfigError, OSError, yaml.YAMLError, msgspec.MsgspecError, *MALFORMED)
 NOT_FOUND, CONFLICT, GONE = 404, 409, 410
 PASSING = {408, 429, 500, 502, 503, 504}
 PATIENCE = 120.0  # seconds that a call is tried
@@ -58,6 +59,10 @@ class Api:
             ) from error
         self._patience = patience
         _ready_types()
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._client.close()
 
     def _call(self, call: Callable[[], Any], excused: Sequence[int] = ()) -> Any:
         """What a call returns, None for statuses that are an answer too."""

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from tests.launch.kubernetes import JOBSETS, PODS, Cluster, Json
+from tests.launch.local_cluster import JOBSETS, PODS, Cluster, Json
 
 NAMESPACE = "pachyderm"
 PATH = re.compile(

@@ -16,7 +16,7 @@ import yaml
 
 from launch.jobset import Json, container_of
 from tests.launch.api_server import NAMESPACE, ApiServer
-from tests.launch.kubernetes import JOBSETS, ROOT, Cluster
+from tests.launch.local_cluster import JOBSETS, ROOT, Cluster
 
 MANIFESTS = ROOT / "deploy" / "kubernetes"
 SILENT = 0.2  # seconds of a watch without news

@@ -28,7 +28,7 @@ from launch.jobset import (
 )
 from pipeline.cli import main
 from pipeline.errors import SettingError
-from tests.launch.kubernetes import ROOT
+from tests.launch.local_cluster import ROOT
 from train.workers import Place, place
 
 TEMPLATE = ROOT / "deploy" / "kubernetes" / "base" / "jobset" / "jobset.yaml"
@@ -91,7 +91,7 @@ def test_what_a_launch_changes(template: Json) -> None:
     assert container["args"] == ["--input=/training/job/input", "--output=/training/job/output"]
     assert container["image"] == "registry/train:2"
     assert jobset["metadata"]["labels"][QUEUE_LABEL] == "training"
-    assert container_of(template)["image"] == "capstan/train:0.1.0"
+    assert container_of(template)["image"] == "capstan/train-gpu:0.1.0"
 
 
 def test_the_fingerprint_is_of_what_runs(template: Json) -> None:

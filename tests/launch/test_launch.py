@@ -10,7 +10,7 @@ import pytest
 from launch.jobset import QUEUE_LABEL
 from tests.launch.api_server import ApiServer
 from tests.launch.conftest import Launcher, is_gone, role_rules
-from tests.launch.kubernetes import JOBSETS, Cluster
+from tests.launch.local_cluster import JOBSETS, Cluster
 
 # Scripts of workers: $1 is --input=…, $2 is --output=…
 MODEL = """

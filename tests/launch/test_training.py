@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from tests.launch.conftest import Launcher, is_gone
-from tests.launch.kubernetes import Cluster
+from tests.launch.local_cluster import Cluster
 from tests.train.conftest import World
 from train.consolidate import Settings
 

@@ -348,7 +348,8 @@ class Container:
         """Its log's lines to the last, as they come."""
         for number in itertools.count():
             with self.grown:
-                self.grown.wait_for(lambda n=number: len(self.lines) > n or self.status is not None)
+                while len(self.lines) <= number and self.status is None:
+                    self.grown.wait()
                 if len(self.lines) <= number:
                     return
                 line = self.lines[number]

@@ -72,7 +72,8 @@ def test_more_workers_are_never_slower() -> None:
         for workers in (1, 2, 4, 8, 16)
     ]
     assert seconds == sorted(seconds, reverse=True)
-    assert seconds[0] > 3 * seconds[3]
+    start = RATES["job"]
+    assert seconds[0] - start > 2.5 * (seconds[3] - start)
     assert seconds[4] == pytest.approx(seconds[3])  # there are no more chunks
 
 
@@ -87,7 +88,7 @@ def test_the_bottleneck_moves_when_gpus_shrink() -> None:
 
 
 def test_a_host_that_answers_little_bounds_the_whole_whoever_asks() -> None:
-    slow = Hosts(host_rate=1.0)
+    slow = Hosts(host_rate=100.0)
     web = even(1)
     seconds = [
         simulated(Scenario(JOB, Cluster(workers=workers), slow), web, RATES, 1_000)
@@ -95,8 +96,8 @@ def test_a_host_that_answers_little_bounds_the_whole_whoever_asks() -> None:
         .seconds
         for workers in (2, 8)
     ]
-    assert min(seconds) >= JOB.rows / 1.0
-    assert seconds[0] == pytest.approx(seconds[1], rel=0.1)
+    assert min(seconds) >= JOB.rows / 100.0
+    assert seconds[0] == pytest.approx(seconds[1], rel=0.15)
 
 
 def test_failures_make_fewer_pictures() -> None:

@@ -87,7 +87,7 @@ def test_a_damaged_mix_is_one_line(spoil: object, tmp_path: Path) -> None:
 
 
 def test_statistics_of_an_ingestion_are_a_web(tmp_path: Path) -> None:
-    RunStatistics(tmp_path).write()
+    RunStatistics().write(tmp_path)
     with pytest.raises(DataError, match=r"run\.json: no row in it"):
         read_web(tmp_path)
 

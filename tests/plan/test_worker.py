@@ -40,7 +40,8 @@ def test_every_row_ends_once_and_no_limit_is_passed(
     chunks = [rows[::2], rows[1::2]] if len(rows) > 1 else [rows]
     seen = simulate(chunks, WORKER, CHEAP, manner)
     assert seen.rows == len(rows) == len(seen.times)
-    assert seen.ends[IMAGE] == sum(end == IMAGE for _, end in drawn)
+    pictures = sum(end == IMAGE for _, end in drawn)  # but for those of hosts that were given up
+    assert pictures - seen.ends[Reason.HOST_DOWN] <= seen.ends[IMAGE] <= pictures
     assert seen.requests <= attempts * len(rows)
     assert seen.per_host <= per_host
     assert seen.connections <= 2 * (in_flight + aside)

@@ -1,0 +1,169 @@
+"""The images: what Dockerfile, locks, compose file, pipelines and setup.cfg promise each other."""
+
+import configparser
+import re
+from argparse import ArgumentParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+from ingestd.config import ServiceSettings
+
+ROOT = Path(__file__).parents[2]
+IMAGES = ROOT / "deploy" / "docker"
+LOCKS = sorted((IMAGES / "locks").glob("*.txt"))
+DEPLOYED = sorted(
+    path
+    for folder in ("pipelines", "kubernetes")
+    for path in (ROOT / "deploy" / folder).rglob("*")
+    if path.suffix in {".json", ".yaml"} and re.search(r"\bimage\"?:", path.read_text())
+)
+STAGES = re.findall(r"^FROM (\S+) AS (\S+)$", (IMAGES / "Dockerfile").read_text(), re.MULTILINE)
+FINAL = {"ingest", "featurize", "train", "featurize-gpu", "train-gpu"}
+
+
+def setup_cfg() -> configparser.ConfigParser:
+    """setup.cfg, read."""
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    return config
+
+
+def requirements(extra: str) -> list[Requirement]:
+    """What Capstan needs with an extra, its own extras followed."""
+    found = []
+    for line in setup_cfg()["options.extras_require"][extra].split("\n"):
+        wanted = Requirement(line) if line else None
+        if wanted is not None and wanted.name == "capstan":
+            found += [needed for inner in wanted.extras for needed in requirements(inner)]
+        elif wanted is not None:
+            found.append(wanted)
+    always = setup_cfg()["options"]["install_requires"].split("\n")
+    return found + [Requirement(line) for line in always if line]
+
+
+def locked(file: Path) -> dict[str, list[str]]:
+    """Versions by library; several where Pythons differ."""
+    versions: dict[str, list[str]] = {}
+    for name, version in re.findall(r"^([\w.-]+)==([^\s;]+)", file.read_text(), re.MULTILINE):
+        versions.setdefault(name, []).append(version)
+    return versions
+
+
+def extras_of_locks() -> dict[str, list[str]]:
+    """The extras that lock.sh gives each lock file."""
+    script = (IMAGES / "lock.sh").read_text().replace("\\\n", "")
+    calls = re.findall(r"^lock (\S+\.txt) (.*)$", script, re.MULTILINE)
+    return {file: re.findall(r"--extra (\S+)", flags) for file, flags in calls}
+
+
+@pytest.mark.parametrize("file", DEPLOYED, ids=lambda file: file.stem)
+def test_every_image_that_is_deployed_is_a_target_of_this_version(file: Path) -> None:
+    images = re.findall(r"\bcapstan/([\w-]+):([\w.-]+)", file.read_text())
+    assert images
+    assert {name for name, _ in images} <= FINAL
+    assert {tag for _, tag in images} <= {setup_cfg()["metadata"]["version"]}
+
+
+def test_every_pipeline_of_the_template_has_its_image() -> None:
+    template = (ROOT / "deploy" / "pipelines" / "capstan.jsonnet").read_text()
+    named = re.findall(r"\"image\": (\w*image)\('([\w-]+)'\)", template)
+    assert named
+    assert {name for _, name in named} <= FINAL
+    assert {f"{name}-gpu" for kind, name in named if kind == "gpu_image"} <= FINAL
+
+
+def test_the_version_is_that_of_setup_cfg() -> None:
+    version = re.search(r"^ARG VERSION=(\S+)$", (IMAGES / "Dockerfile").read_text(), re.MULTILINE)
+    assert version is not None
+    assert version[1] == setup_cfg()["metadata"]["version"]
+
+
+@pytest.mark.parametrize("target", sorted(FINAL))
+def test_images_run_as_nobody_in_particular(target: str) -> None:
+    parents = {name: parent for parent, name in STAGES}
+    parent = parents[target]
+    while parents.get(parent) is not None and parent != "runtime":
+        parent = parents[parent]
+    assert parent == "runtime"
+    runtime = (IMAGES / "Dockerfile").read_text().partition(" AS runtime\n")[2]
+    user = re.search(r"^USER (\d+):(\d+)$", runtime.partition("\nFROM ")[0], re.MULTILINE)
+    assert user is not None
+    assert int(user[1]) > 0
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.stem)
+def test_locks_pin_every_library_by_hash(lock: Path) -> None:
+    text = re.sub(r"^ *#.*\n", "", lock.read_text(), flags=re.MULTILINE).replace("\\\n", "")
+    for line in text.splitlines():
+        assert re.fullmatch(r"[\w.-]+==\S+( ; [^\\]+?)?\s+(--hash=sha256:[0-9a-f]{64}\s*)+", line)
+
+
+@pytest.mark.parametrize("name", ["ingest.txt", "tensorflow.txt", "tensorflow-gpu.txt"])
+def test_locks_have_what_setup_cfg_asks_for(name: str) -> None:
+    versions = locked(IMAGES / "locks" / name)
+    extras = extras_of_locks()[name]
+    assert extras
+    for extra in extras:
+        for wanted in requirements(extra):
+            assert versions.get(wanted.name), f"{wanted.name}: run deploy/docker/lock.sh"
+            assert all(wanted.specifier.contains(version) for version in versions[wanted.name])
+
+
+def test_ingest_has_no_tensorflow_and_gpus_differ_by_cuda_alone() -> None:
+    ingest, cpu, gpu = (
+        locked(IMAGES / "locks" / f"{name}.txt")
+        for name in ("ingest", "tensorflow", "tensorflow-gpu")
+    )
+    assert not {"tensorflow", "keras"} & set(ingest)
+    assert {name: gpu[name] for name in cpu} == cpu
+    assert all(name.startswith("nvidia-") for name in set(gpu) - set(cpu))
+
+
+def compose() -> Any:
+    """docker-compose.yml, read."""
+    return yaml.safe_load((IMAGES / "docker-compose.yml").read_text())
+
+
+def test_compose_names_targets_and_files_that_exist() -> None:
+    services, volumes = compose()["services"], compose()["volumes"]
+    assert set(services) == {"ingest", "prometheus", "tensorboard"}
+    for service in services.values():
+        assert service["read_only"] is True
+        assert all(port.startswith("127.0.0.1:") for port in service["ports"])
+        for volume in service["volumes"]:
+            source = volume.partition(":")[0]
+            assert source in volumes or source.startswith("${") or (IMAGES / source).is_file()
+    for service in (services["ingest"], services["tensorboard"]):
+        target = service["build"]["target"]
+        assert target in FINAL
+        assert (IMAGES / service["build"]["context"]).resolve() == ROOT
+        version = setup_cfg()["metadata"]["version"]
+        assert (
+            service["image"]
+            == f"${{CAPSTAN_REGISTRY:-capstan}}/{target}:${{CAPSTAN_TAG:-{version}}}"
+        )
+
+
+def test_the_service_knows_the_flags_that_compose_gives_it() -> None:
+    command = compose()["services"]["ingest"]["command"]
+    assert command[:3] == ["capstan", "ingest", "serve"]
+    parser = ArgumentParser(exit_on_error=False)
+    ServiceSettings.configure(parser)
+    parser.parse_args(command[3:])
+
+
+def test_prometheus_scrapes_the_ingestion_service_with_its_token() -> None:
+    services = compose()["services"]
+    prometheus = yaml.safe_load((IMAGES / "prometheus.yml").read_text())
+    assert set(prometheus) == {"global", "scrape_configs"}  # it refuses keys that it does not know
+    (job,) = prometheus["scrape_configs"]
+    assert set(job) == {"job_name", "authorization", "static_configs"}
+    command = services["ingest"]["command"]
+    port = command[command.index("--port") + 1]
+    assert job["static_configs"] == [{"targets": [f"ingest:{port}"]}]
+    assert job["authorization"] == {"credentials_file": "/run/secrets/token"}
+    assert services["prometheus"]["secrets"] == services["ingest"]["secrets"] == ["token"]

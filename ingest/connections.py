@@ -181,17 +181,14 @@ class Connections:
         Raises ExchangeError for what the web does, OSError for faults of our own machine.
         """
         request, connection = target.request(self._headers), None
+        until = time.monotonic() + patience.total
         try:
-            async with asyncio.timeout(patience.total):
-                while True:
-                    connection = self._kept(target.origin)
-                    if connection is None:
-                        connection = await self._connect(target.origin, patience)
-                    with suppress(StaleError):
-                        return await connection.ask(request, limit)
-        except TimeoutError as error:
-            status = connection.status if connection else None
-            raise ExchangeError(Reason.TIMEOUT, status) from error
+            while True:
+                connection = self._kept(target.origin)
+                if connection is None:
+                    connection = await self._connect(target.origin, until, patience.connect)
+                with suppress(StaleError):
+                    return await connection.ask(request, limit, until - time.monotonic())
         finally:
             if connection is not None:
                 self._keep(target.origin, connection)
@@ -234,10 +231,11 @@ class Connections:
         if self._idle:
             self._sweeping = asyncio.get_running_loop().call_later(KEPT, self._sweep)
 
-    async def _connect(self, origin: Origin, patience: Patience) -> Connection:
-        addresses = await self._names.look_up(origin.host, origin.port)
+    async def _connect(self, origin: Origin, until: float, seconds: float) -> Connection:
         try:
-            async with asyncio.timeout(patience.connect):
+            async with asyncio.timeout(until - time.monotonic()):
+                addresses = await self._names.look_up(origin.host, origin.port)
+            async with asyncio.timeout(min(seconds, until - time.monotonic())):
                 return await self._connect_to(addresses, origin)
         except TimeoutError as error:
             raise ExchangeError(Reason.TIMEOUT) from error

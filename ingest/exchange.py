@@ -65,6 +65,7 @@ class Connection(asyncio.BufferedProtocol):
         self._parser = httptools.HttpResponseParser(self)
         self._parser.set_dangerous_leniencies(**LENIENT)
         self._waiter: asyncio.Future[Answer] | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._begin(0)
 
     def _begin(self, limit: int) -> None:
@@ -79,12 +80,18 @@ class Connection(asyncio.BufferedProtocol):
         """Of the answer that is coming."""
         return self._answer.status or None
 
-    def ask(self, request: bytes, limit: int) -> "asyncio.Future[Answer]":
-        """Send a request; the answer's body may have so many bytes, packed and unpacked."""
+    def ask(self, request: bytes, limit: int, seconds: float) -> "asyncio.Future[Answer]":
+        """Send a request; its answer comes within so many seconds or not at all.
+
+        The body may have `limit` bytes, packed and unpacked.
+        """
         assert self._transport is not None
         self._begin(limit)
         self.reusable = False
-        self._waiter = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        self._waiter = loop.create_future()
+        # Not `asyncio.timeout`, which would cancel the task: that costs five times as much.
+        self._timer = loop.call_later(seconds, self._fail, Reason.TIMEOUT)
         if self.closed:
             self._fail(Reason.DISCONNECTED)
         else:
@@ -94,6 +101,8 @@ class Connection(asyncio.BufferedProtocol):
     def close(self) -> None:
         """Close at once."""
         self.closed = True
+        if self._timer is not None:
+            self._timer.cancel()
         if self._transport is not None:
             self._transport.abort()
 
@@ -180,14 +189,21 @@ class Connection(asyncio.BufferedProtocol):
                 return
             body = unpacked
         self._answer.body, self._pieces, self._used = body, [], True
-        self._waiter.set_result(self._answer)
+        self._settle().set_result(self._answer)
 
     def _fail(self, reason: Reason) -> None:
         self.close()
         if self._waiter is None or self._waiter.done():
             return
-        kind = StaleError if self._used and not self._head else ExchangeError
-        self._waiter.set_exception(kind(reason, self.status))
+        stale = self._used and not self._head and reason is not Reason.TIMEOUT
+        kind = StaleError if stale else ExchangeError
+        self._settle().set_exception(kind(reason, self.status))
+
+    def _settle(self) -> "asyncio.Future[Answer]":
+        assert self._waiter is not None
+        assert self._timer is not None
+        self._timer.cancel()
+        return self._waiter
 
 
 def unpack(body: bytes, encoding: str, limit: int) -> bytes | Reason:

@@ -96,9 +96,10 @@ def read(data: bytes) -> Jpeg:
     end = _scan_end(data, scan) if one_scan else _picture_end(data, scan)
     if end is None and not one_scan:
         raise JpegError("no end")
-    kept += [memoryview(data)[scan:end], b"" if end else EOI]
+    header = b"".join(kept)
+    clean = end == len(data) and header == data[:scan]  # spares a copy
     return Jpeg(
-        b"".join(kept),
+        data if clean else b"".join((header, memoryview(data)[scan:end], b"" if end else EOI)),
         end is not None,
         frame.size,
         frame.usual,

@@ -47,6 +47,7 @@ FUSED = "capstan-fused-shard"  # features and outcomes: of pictures that were ne
 HEADER = tarfile.TarInfo().tobuf(tarfile.PAX_FORMAT)
 FIXED = HEADER[100:124], HEADER[136:148], HEADER[156:]  # all but name, size and checksum
 FIXED_SUM = sum(b"".join(FIXED)) + 8 * ord(" ")  # the checksum counts itself as spaces
+TO_JSON = json.JSONEncoder(ensure_ascii=False)  # `json.dumps` makes a new one each time
 STATS_SUFFIX = "_stats.json"
 OUTCOMES_SUFFIX = "_outcomes.parquet"  # in a fused shard, whose `.parquet` is of its features
 
@@ -179,7 +180,7 @@ def tar_frame(row: Row, image: Image) -> tuple[bytes, bytes]:
     """What comes before a picture's bytes in a tar, and after them: its caption, its record."""
     description = {"key": row.key, "url": row.url, "caption": row.caption, **_columns(image)}
     caption = row.caption.encode()
-    record = json.dumps(description, ensure_ascii=False).encode()
+    record = TO_JSON.encode(description).encode()
     tail = (
         _padding(image.data),
         tar_header(f"{row.key}.txt", len(caption)),

@@ -23,6 +23,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cluster import connection
 from pipeline.errors import DataError, SettingError
 
 if TYPE_CHECKING:
@@ -39,7 +40,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="a folder of `capstan run`, or one that holds rawdata, images and so on, or "
         "grpc://HOST:PORT of a Pachyderm; else the run that WHAT lies in, or this folder",
     )
-    parser.add_argument("--project", default="default", help="project in Pachyderm")
     parser.add_argument(
         "--commit",
         metavar="REPO@BRANCH|REPO@ID",
@@ -51,6 +51,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="of a model's or prediction's chunks, do not read tars and arrays, the bulk of them",
     )
     parser.add_argument("--json", action="store_true", help="print the tree as JSON")
+    connection.add_flags(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -76,9 +77,11 @@ def _source(arguments: argparse.Namespace) -> Iterator["Source"]:
     from lineage.source import Folders, model_folder, open_folder, run_of
 
     if arguments.run and "://" in arguments.run:
+        arguments.address, arguments.run = arguments.run, None
+    if arguments.address and not arguments.run:
         from lineage.commits import open_commits
 
-        with open_commits(arguments.run, arguments.project, arguments.commit) as commits:
+        with open_commits(connection.find(arguments), arguments.commit) as commits:
             yield commits
         return
     if arguments.commit:

@@ -11,35 +11,30 @@ import grpc
 from pachyderm_sdk import Client
 from pachyderm_sdk.api import pfs
 
+from cluster.calls import plain_errors
+from cluster.connection import Target
 from lineage.source import REPOS
-from pipeline.errors import CapstanError, SettingError
+from pipeline.errors import SettingError
 from pipeline.files import atomic_write
 
 ORDER = ("predict", "model", "consolidate", "features", "images", "rawdata")  # the last made first
 
 
-def connect(address: str) -> Client:
-    """A client of the server at `grpc://HOST:PORT` or `grpcs://HOST:PORT`; asks nothing yet."""
-    try:
-        return Client.from_pachd_address(address)
-    except ValueError as error:
-        raise SettingError(f"{address}: {error}; give grpc://HOST:PORT") from error
-
-
 @contextmanager
-def open_commits(address: str, project: str, start: str | None = None) -> Iterator["Commits"]:
+def open_commits(target: Target, start: str | None = None) -> Iterator["Commits"]:
     """The commits that a commit was made of: `REPO@BRANCH` or `REPO@ID`, else the newest finished.
 
     SettingError if there is no such commit, CapstanError if the server cannot be asked.
     """
-    try:
-        client = connect(address)
-        with TemporaryDirectory(prefix="capstan-trace-") as folder:
-            yield Commits(client, _find(client, project, start), Path(folder))
-    except (grpc.RpcError, ConnectionError) as error:
-        details = error.details() if isinstance(error, grpc.Call) else str(error)
-        message = " ".join(str(details).split())
-        raise CapstanError(f"{address}: {message}; see that Pachyderm answers there") from error
+    with plain_errors(target), TemporaryDirectory(prefix="capstan-trace-") as folder:
+        client = Client(
+            target.host,
+            target.port,
+            auth_token=target.token,
+            root_certs=target.certificates,
+            tls=target.tls,
+        )
+        yield Commits(client, _find(client, target.project, start), Path(folder))
 
 
 class Commits:

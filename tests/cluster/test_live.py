@@ -4,18 +4,22 @@ import json
 import os
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import grpc
 import pytest
 
+from cluster.commits import writable_head
 from cluster.connection import Target, parse
 from cluster.server import Change, Put, Server, open_server
 from ingest.chunks import cut
 from pipeline.errors import CapstanError
-from specs.read import read_file
+from specs.read import leaves, read_file
 from tests.cluster.conftest import Capstan
-from tests.cluster.test_pipelines import NAMES, SHIPPED, edit, specs
+from tests.cluster.test_pipelines import GPUS, NAMES, SHIPPED, edit, specs
+from tests.cluster.test_template import ALL
+from tests.specs.seed import SEED
 
 __all__ = ["specs"]  # a fixture
 ADDRESS = os.environ.get("CAPSTAN_PACHD", "")
@@ -50,6 +54,18 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture
+def secret(server: Server) -> str:
+    """The one that ingest-service names; the server looks for it in Kubernetes."""
+    from pachyderm_sdk import Client
+
+    with suppress(grpc.RpcError):  # there already, for it is of no project
+        Client.from_pachd_address(ADDRESS).pps.create_secret(
+            name="capstan-ingest", data={"token": "a token"}
+        )
+    return "capstan-ingest"
+
+
+@pytest.fixture
 def live(
     server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Capstan:
@@ -65,7 +81,7 @@ def test_pipelines_are_made_updated_shown_and_deleted(
     assert live("up", "--pipelines", specs, "--dry-run") == 0
     assert server.repos() == []
     assert live("up", "--pipelines", specs) == 0
-    assert live.err.count("made") == 7
+    assert live.err.count(": made") == 7
     assert {pipeline.name for pipeline in server.pipelines()} == set(NAMES)
     assert live("up", "--pipelines", specs) == 0
     assert live.err.count("unchanged") == 5
@@ -141,13 +157,48 @@ def test_a_load_that_fails_publishes_nothing(server: Server) -> None:
     assert b"".join(server.read(after, "/a")) == b"before"
 
 
-def test_shipped_specs_are_what_the_server_keeps(server: Server, live: Capstan) -> None:
-    assert live("up", "--pipelines", SHIPPED) == 0
+def test_the_tutorials_specs_are_refused_by_the_server_too(server: Server) -> None:
+    for repo in ("rawdata", "inpredict", "images", "features", "consolidate", "model"):
+        server.create_repo(repo)
+    for document in SEED.values():
+        with pytest.raises(grpc.RpcError, match="unknown field"):
+            server.put_pipeline(json.dumps(document), update=False, reprocess=False, dry_run=False)
+    assert server.pipelines() == []
+
+
+def test_shipped_specs_are_what_the_server_keeps(
+    server: Server, live: Capstan, secret: str
+) -> None:
+    assert live("up", *ALL, "--pipelines", SHIPPED) == 0
     kept = {pipeline.name: json.loads(pipeline.spec) for pipeline in server.pipelines()}
-    for name in NAMES:
+    for name in ALL:
         (spec,) = read_file(SHIPPED / f"{name}.json")
         del kept[name]["pipeline"]["project"]
         assert kept[name] == spec.document
+    assert live("up", *ALL, "--pipelines", SHIPPED, *GPUS) == 0
+    assert live.err.count("updated") == 2
+    assert live("up", *ALL, "--pipelines", SHIPPED, "--gpus", 0) == 0
+    assert live.err.count("updated") == 2 and '"image": "capstan/featurize:' in live.out
+
+
+def test_a_service_without_its_secret_says_so(server: Server, live: Capstan, specs: Path) -> None:
+    edit(
+        specs / "ingest-service.json",
+        transform={"image": "x", "cmd": ["x"], "secrets": [{"name": "none-such"}]},
+    )
+    assert live("up", "ingest-service", "--pipelines", specs) == 1
+    assert "missing Kubernetes secret none-such" in live.err
+
+
+def test_the_services_repo_is_written_to_from_inside_only(
+    server: Server, live: Capstan, secret: str
+) -> None:
+    """Its sidecar, at localhost:1653 in its pod, takes what the server itself refuses."""
+    assert live("up", "ingest-service", "--pipelines", SHIPPED) == 0
+    head = writable_head(server, "ingest-service")
+    assert head and not head.open
+    with pytest.raises(grpc.RpcError, match="cannot start a commit on an output branch"):
+        server.modify("ingest-service", [Put("/job/0.tar", [b"one"])])
 
 
 def test_what_is_not_there(server: Server, live: Capstan, tmp_path: Path) -> None:
@@ -159,11 +210,20 @@ def test_what_is_not_there(server: Server, live: Capstan, tmp_path: Path) -> Non
     assert "nobody" in live.err
 
 
-def test_the_server_renders_the_template(server: Server) -> None:
+@pytest.mark.parametrize("name", ALL)
+def test_the_server_renders_the_template_and_accepts_it(
+    server: Server, secret: str, name: str
+) -> None:
     from pachyderm_sdk import Client
 
     render = Client.from_pachd_address(ADDRESS).pps.render_template
     template = (SHIPPED / "capstan.jsonnet").read_text()
-    for name in NAMES:
-        rendered = render(template=template, args={"name": name}).json
-        assert json.loads(rendered) == json.loads((SHIPPED / f"{name}.json").read_text())
+    rendered = render(template=template, args={"name": name}).json
+    assert json.loads(rendered) == json.loads((SHIPPED / f"{name}.json").read_text())
+    more = {"gpu": "nvidia.com/mig-1g.10gb", "gpus": "2", "nodes": "a/b=c", "claim": "ingest"}
+    document = json.loads(render(template=template, args={"name": name, **more}).json)
+    document["pipeline"]["project"] = {"name": server.project}
+    for repo in [leaf.repo for leaf in leaves(read_file(SHIPPED / f"{name}.json")[0].input)]:
+        if repo not in server.repos():
+            server.create_repo(repo)
+    server.put_pipeline(json.dumps(document), update=False, reprocess=False, dry_run=False)

@@ -76,7 +76,7 @@ def test_commits_that_are_not_there(
 def test_a_server_that_is_not_there(trace: Trace, capsys: pytest.CaptureFixture[str]) -> None:
     assert trace(KEY, "--run", "grpc://127.0.0.1:1") == 1
     printed = capsys.readouterr().err
-    assert "grpc://127.0.0.1:1: Could not connect" in printed
+    assert "grpc://127.0.0.1:1, project default: nothing answers as it should" in printed
     assert "Traceback" not in printed
 
 

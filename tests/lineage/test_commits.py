@@ -73,6 +73,16 @@ def test_commits_that_are_not_there(
     assert "Traceback" not in printed
 
 
+def test_the_token_is_read_as_all_commands_for_a_cluster_do(
+    pachd: Pachd, trace: Trace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = (KEY, "--address", pachd.address, "--project", "photos")
+    assert trace(*words, "--token-file", tmp_path / "none") == 2
+    assert "none: cannot be read" in capsys.readouterr().err
+    (tmp_path / "token").write_text("secret")
+    assert trace(*words, "--token-file", tmp_path / "token") == 0
+
+
 def test_a_server_that_is_not_there(trace: Trace, capsys: pytest.CaptureFixture[str]) -> None:
     assert trace(KEY, "--run", "grpc://127.0.0.1:1") == 1
     printed = capsys.readouterr().err

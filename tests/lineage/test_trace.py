@@ -230,7 +230,7 @@ def test_a_model_alone_is_enough(copy: Path, tmp_path: Path, trace: Trace) -> No
         ((f"{CHUNKS[0]}/12",), 1, "has no line 12"),
         (("model", "--commit", "model@master"), 2, "give --run grpc://HOST:PORT"),
         (("model", "--run", "/nowhere"), 2, "give one with --run"),
-        (("model", "--run", "grpc://127.0.0.1:x"), 2, "give grpc://HOST:PORT"),
+        (("model", "--run", "grpc://127.0.0.1:x"), 2, "write it as grpc://HOST:PORT"),
     ],
 )
 def test_what_cannot_be_traced_is_one_line(

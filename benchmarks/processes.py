@@ -1,5 +1,6 @@
 """A command with all its processes: how long it ran and how much memory it held at its peak."""
 
+import ctypes
 import resource
 import subprocess
 import threading
@@ -13,6 +14,8 @@ import psutil
 
 from pipeline.errors import CapstanError
 
+SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER, prctl(2)
+ORPHAN_PATIENCE = 5.0  # seconds
 INTERVAL = 0.25  # seconds between samples of memory; each takes some milliseconds
 
 
@@ -36,6 +39,8 @@ def run(words: Sequence[str], environment: Mapping[str, str], log: Path, limit: 
 
     Raises CapstanError when it fails.
     """
+    _adopt_orphans()
+    ours = set(psutil.Process().children())
     started, processor = time.monotonic(), _processor_seconds()
     with log.open("wb") as output:
         process = subprocess.Popen(words, stdout=output, stderr=output, env=dict(environment))
@@ -47,10 +52,16 @@ def run(words: Sequence[str], environment: Mapping[str, str], log: Path, limit: 
             seconds = time.monotonic() - started
     finally:
         kill_tree(process)
+        psutil.wait_procs(set(psutil.Process().children()) - ours, ORPHAN_PATIENCE)
     if status:
         said = log.read_text(errors="replace").strip().splitlines()[-10:]
         raise CapstanError("\n".join([f"{_name(words)} ended with {status}:", *said]))
     return Ran(seconds, _processor_seconds() - processor, tuple(samples), status is None)
+
+
+def _adopt_orphans() -> None:
+    """Become the parent of processes that outlive theirs, so that their seconds are counted."""
+    ctypes.CDLL(None).prctl(SUBREAPER, 1, 0, 0, 0)
 
 
 def _processor_seconds() -> float:

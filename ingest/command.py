@@ -11,6 +11,7 @@ from the rows it had. Rows that fail are accounted for and do not fail the comma
 import argparse
 
 from ingest.config import Settings
+from ingest.forks import start_server
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -21,6 +22,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Make the image shards."""
     settings = Settings.from_arguments(arguments)
+    start_server()
     from ingest.run import ingest
 
     ingest(settings)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
+from multiprocessing.process import BaseProcess
 from multiprocessing.sharedctypes import Synchronized
 from typing import Any
 
@@ -18,6 +18,7 @@ import uvloop
 
 from ingest.chunks import Chunk
 from ingest.config import Settings
+from ingest.forks import start_server
 from ingest.messages import Begun, Shard, Tally
 from ingest.pauses import Pauses
 from ingest.sink import Sink
@@ -39,11 +40,11 @@ def supervise(
 
     Raises what a process reports, and CapstanError when one dies.
     """
-    context = multiprocessing.get_context("spawn")
+    context = start_server()
     taken = context.Value("q", 0)
     count = settings.processes(len(chunks))
     crew = Crew(count, Pauses.shared(context))
-    processes: dict[Connection, SpawnProcess] = {}
+    processes: dict[Connection, BaseProcess] = {}
 
     def start(name: str, main: Callable[..., None], *arguments: Any) -> None:
         ours, theirs = context.Pipe(duplex=False)
@@ -98,7 +99,7 @@ class _Tallies:
         self._progress.note(f"{self._kept:,} from a stopped run" if self._kept else "")
 
 
-def _listen(processes: dict[Connection, SpawnProcess], tallies: _Tallies) -> Iterator[Shard]:
+def _listen(processes: dict[Connection, BaseProcess], tallies: _Tallies) -> Iterator[Shard]:
     talking = set(processes)
     while talking:
         for connection in wait(talking):
@@ -119,7 +120,7 @@ def _listen(processes: dict[Connection, SpawnProcess], tallies: _Tallies) -> Ite
                 tallies.begun(message)
 
 
-def check_exit(process: SpawnProcess) -> None:
+def check_exit(process: BaseProcess) -> None:
     """Raise CapstanError if a process that closed its pipe did not end well."""
     process.join()
     code = process.exitcode or 0
@@ -131,7 +132,7 @@ def check_exit(process: SpawnProcess) -> None:
         )
 
 
-def end(process: SpawnProcess) -> None:
+def end(process: BaseProcess) -> None:
     """Wait for a process that was told to end; its spools stay for the next run."""
     process.join(STOP_PATIENCE)
     if process.is_alive():

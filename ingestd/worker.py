@@ -33,11 +33,13 @@ from ingestd.messages import (
 from pipeline.errors import CapstanError
 
 BEAT = 1.0  # seconds
+NICENESS = 5  # clients of the service are answered first
 FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 def worker_main(connection: Connection, settings: Settings, crew: Crew) -> None:
     """What each process runs; `settings` are the service's own."""
+    os.nice(NICENESS)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # may come to all; the service says Drain
     run_in_child(connection, lambda: Worker(connection).run(settings, crew))
 

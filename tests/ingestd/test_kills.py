@@ -192,10 +192,10 @@ async def test_an_absent_pachyderm_is_waited_for(
 def test_a_kill_between_the_commit_and_its_note_sends_nothing_twice(
     web: Web, pachd: Pachd, tmp_path: Path
 ) -> None:
-    flags = ("--pachyderm-repo", "images", "--pachyderm-address", pachd.address)
-    flags += ("--pachyderm-project", "photos", "--batch-shards", "2")
-    with Command(tmp_path / "data", (*FLAGS, *flags)) as service:
-        killed = []
+    where = ("--pachyderm-address", pachd.address, "--pachyderm-project", "photos")
+    flags = (*FLAGS, *where, "--pachyderm-repo", "images", "--batch-shards", "2")
+    with Command(tmp_path / "data", flags) as service:
+        killed = list[str]()
 
         def kill_when_it_is_committed(method: str) -> None:
             if method == "InspectCommit" and pachd.streams and not killed:

@@ -87,6 +87,7 @@ def take_over(spool: Spool, outcomes: Iterable[Outcome], retried: Set[str]) -> N
         reason = outcome.result.reason if isinstance(outcome.result, Failure) else None
         if outcome.row.index not in spool and reason not in retried | OF_THE_LINE:
             spool.append(outcome.row, outcome.answer, outcome.result)
+            spool.reasons[reason] += 1  # as of those that a stopped run had
 
 
 def unchanged(chunk: Chunk, settings: Settings, sink: Sink) -> dict[str, Any] | None:

@@ -93,7 +93,7 @@ class Spool:
         self, path: Path, identity: Mapping[str, Any], frame: Frame = bare, hashed: bool = True
     ) -> None:
         self.path = path
-        self.reasons: Counter[str | None] = Counter()  # of the rows found on opening
+        self.reasons: Counter[str | None] = Counter()  # of the rows that were there before
         self._frame, self._hashed = frame, hashed
         self._places: dict[int, int] = {}
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -96,7 +96,7 @@ class Service:
                 }
                 | more
             )
-        failures = Counter(job["failures"])
+        failures = Counter[str](job["failures"])
         failures[reason] += count
         self.tell(job, failures=dict(failures), done=job["done"] + count)
 

@@ -40,7 +40,8 @@ def service() -> Service:
 @pytest.fixture
 async def server(service: Service) -> AsyncIterator[TestServer]:
     """Where it listens."""
-    async with TestServer(service.app()) as listening:
+    listening = TestServer(service.app())
+    async with listening:
         yield listening
 
 
@@ -384,9 +385,10 @@ async def test_charts_reasons_and_hosts(service: Service, visit: Visit) -> None:
     await says(page, "#rows-chart", "now: 9 pictures, 1 failures")
     assert await page.locator("#rows-chart .tick").all_text_contents() == ["10", "5", "0"]
     path = str(await page.locator("#rows-chart .area.images").get_attribute("d"))
-    points = [tuple(map(float, point.split(","))) for point in re.findall(r"[\d.]+,[\d.]+", path)]
-    assert points[0] == (0, 1000)  # nothing yet
-    assert points[119] == (1000, 100)  # 9 of 10
+    pairs = [point.split(",") for point in re.findall(r"[\d.]+,[\d.]+", path)]
+    points = [(float(x), float(y)) for x, y in pairs]
+    assert points[0] == (0.0, 1000.0)  # nothing yet
+    assert points[119] == (1000.0, 100.0)  # 9 of 10
 
     assert await page.locator("#reasons li").all_text_contents() == [
         "dns30 · 75 %",

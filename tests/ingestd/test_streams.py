@@ -73,7 +73,8 @@ async def taking(take: Callable[[web.Request], AsyncIterator[bytes]]) -> AsyncIt
 
     app = web.Application()
     app.router.add_post("/", answer)
-    async with TestServer(app) as server:
+    server = TestServer(app)
+    async with server:
         yield server
 
 

@@ -24,7 +24,7 @@ def given_out(turns: Turns, bench: Bench) -> list[tuple[str, int]]:
 
 def finish(turns: Turns, bench: Bench, seat: Seat) -> list[Task | None]:
     """Ask for chunks until there are no more, and leave."""
-    got = []
+    got: list[Task | None] = []
     while (task := turns.more(bench, seat)) is not None:
         got.append(task)
     for task in seat.out.values():

@@ -112,19 +112,19 @@ async def test_failed_rows_are_tried_again(web: Web, settings: ServiceSettings) 
 
 
 async def test_unfinished_jobs_go_on_at_the_next_start(web: Web, settings: ServiceSettings) -> None:
-    tsv = rows_of(web, 200, Fault.SLOW)
+    tsv = rows_of(web, 900, Fault.SLOW)
     async with open_service(settings) as service:
-        job = await submit(service, tsv, rows_per_chunk=10)
+        job = await submit(service, tsv, rows_per_chunk=30)
         paused = await submit(service, rows_of(web, 1, first=500), name="b.tsv")
         await service.pause(paused.id)
         await until(service, job.id, lambda job: job.shards >= 2)
         with pytest.raises(SettingError, match="another service"):
             async with open_service(settings):
                 pass
-    assert len(web.log) < 200
+    assert len(web.log) < 900
     async with open_service(settings) as service:
         job = await end_of(service, job.id)
-        assert (job.state, job.done, job.images) == (State.DONE, 200, 200)
+        assert (job.state, job.done, job.images) == (State.DONE, 900, 900)
         assert set(web.paths().values()) == {1}
         assert urls_of(service, job.id) == asked(tsv)
         assert service.job(paused.id).state is State.PAUSED

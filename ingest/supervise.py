@@ -182,12 +182,20 @@ def run_in_child(connection: Connection, main: Callable[[], Coroutine[Any, Any, 
         parent = multiprocessing.parent_process()
         assert parent is not None
         runner.get_loop().add_reader(parent.sentinel, os._exit, 1)  # it died: leave no orphan
+        runner.get_loop().set_exception_handler(report)
         try:
             runner.run(main())
         except* StoppedError:
             pass
         except* (CapstanError, OSError) as errors:
             connection.send(first_error(errors))
+
+
+def report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log what callbacks of a loop raised, but for uvloop's error when TLS is given up midway."""
+    given_up = isinstance(context.get("exception"), RuntimeError)
+    if not (given_up and context["message"].startswith("Fatal error on SSL protocol")):
+        loop.default_exception_handler(context)
 
 
 def first_error(error: BaseException) -> BaseException:

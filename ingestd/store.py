@@ -6,6 +6,8 @@ are tried again until there is room.
 """
 
 import asyncio
+import logging
+import os
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,6 +18,8 @@ from typing import Any
 
 from ingestd.jobs import FullError
 from pipeline.errors import DataError
+
+logger = logging.getLogger(__name__)
 
 VERSION = 1
 MAGIC = 0x63617073  # `caps`: the file's application id
@@ -64,7 +68,7 @@ class Store:
         self._writes: list[_Write] = []
         self._closing = False
         self.is_full = False  # the disk, when it was last written to
-        self._thread = threading.Thread(target=self._write_all, name="store", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="store", daemon=True)
         self._thread.start()
 
     def __repr__(self) -> str:
@@ -111,6 +115,14 @@ class Store:
             self._changed.notify()
 
     # In the thread
+
+    def _run(self) -> None:
+        try:
+            self._write_all()
+        finally:
+            if not self._closing:  # by a defect, or a database that somebody has spoilt
+                logger.critical("jobs cannot be written down any more", exc_info=True)
+                os._exit(1)  # nothing can be promised to anyone: better to be started again
 
     def _write_all(self) -> None:
         while writes := self._next():

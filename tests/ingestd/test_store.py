@@ -1,5 +1,7 @@
 import asyncio
 import sqlite3
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing
 from pathlib import Path
@@ -97,3 +99,23 @@ async def test_what_is_no_store_of_ours_is_refused(
     with pytest.raises(DataError, match="--data"):
         Store(path)
     assert path.read_bytes() == before
+
+
+def test_a_service_whose_database_is_spoilt_ends_and_says_so(tmp_path: Path) -> None:
+    program = """
+import asyncio, sys
+from pathlib import Path
+from ingestd.store import Store
+
+async def main():
+    store = Store(Path(sys.argv[1]))
+    await store.write(("DROP TABLE jobs", ()))
+    await store.write(("DELETE FROM jobs", ()))
+
+asyncio.run(main())
+"""
+    words = [sys.executable, "-c", program, str(tmp_path / "jobs.sqlite")]
+    ended = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 1
+    assert "jobs cannot be written down any more" in ended.stderr
+    assert "no such table: jobs" in ended.stderr

@@ -193,7 +193,8 @@ def test_out_of_memory_halves_the_batch(
     narrow: ResNetExtractor, reference: NDArray[np.float32], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING)
-    assert np.array_equal(narrow.extract(PICTURES), reference)
+    # Other shapes of a batch may be other kernels: the last bit of float16 may differ.
+    np.testing.assert_allclose(narrow.extract(PICTURES), reference, rtol=2e-3, atol=2e-3)
     assert narrow.batch_size == 2
     assert [record.getMessage() for record in caplog.records] == [
         "not enough memory for --batch-size 4: going on with 2"

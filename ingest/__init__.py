@@ -1,1 +1,1 @@
-"""TSV rows to image shards: asyncio, aiohttp, uvloop, tenacity."""
+"""TSV rows to image shards: asyncio, uvloop, llhttp, tenacity."""

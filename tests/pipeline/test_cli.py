@@ -83,7 +83,7 @@ def test_missing_extra_is_named(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "chunk").write_text("a dog\thttp://127.0.0.1:9/dog.jpg\n")
     code = (
-        "import sys; sys.modules['aiohttp'] = None\n"
+        "import sys; sys.modules['yarl'] = None\n"
         "from pipeline.cli import main; sys.exit(main(sys.argv[1:]))"
     )
     words = ["ingest", "--input", str(tmp_path / "in"), "--output", str(tmp_path / "out")]
@@ -91,5 +91,5 @@ def test_missing_extra_is_named(tmp_path: Path) -> None:
         [sys.executable, "-c", code, *words], capture_output=True, text=True, check=False
     )
     assert done.returncode == 2
-    assert done.stderr.endswith("capstan ingest needs aiohttp; pip install 'capstan[ingest]'\n")
+    assert done.stderr.endswith("capstan ingest needs yarl; pip install 'capstan[ingest]'\n")
     assert "Traceback" not in done.stderr

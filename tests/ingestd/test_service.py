@@ -84,7 +84,8 @@ async def test_pause_resume_cancel_remove(web: Web, settings: ServiceSettings) -
             with pytest.raises(WrongStateError, match="is done"):
                 await change(job.id)
 
-        other = await submit(service, rows_of(web, 8, Fault.SLOW), name="b.tsv", rows_per_chunk=2)
+        long = rows_of(web, 400, Fault.SLOW)
+        other = await submit(service, long, name="b.tsv", rows_per_chunk=2)
         await until(service, other.id, lambda job: job.shards >= 1)
         cancelled = await service.cancel(other.id)
         assert cancelled.state is State.CANCELLED and cancelled.finished

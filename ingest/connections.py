@@ -9,7 +9,7 @@ import time
 from base64 import b64encode
 from collections import deque
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from ipaddress import ip_address
@@ -253,14 +253,13 @@ class Connections:
             happy_eyeballs_delay=SECOND_ADDRESS,
             socket_factory=open_public_socket if self._public else None,
         )
-        try:
+        with ExitStack() as whatever_fails:
+            whatever_fails.callback(connected.close)
             _, connection = await asyncio.get_running_loop().create_connection(
                 lambda: Connection(self._buffer),
                 sock=connected,
                 ssl=self._tls if origin.tls else None,
                 server_hostname=origin.host if origin.tls else None,
             )
-        except BaseException:
-            connected.close()
-            raise
+            whatever_fails.pop_all()
         return connection

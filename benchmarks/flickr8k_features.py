@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.cli import main as capstan
+from pipeline.feature_shards import write_feature_shard
 from pipeline.records import Extractor, Feature, row_key
-from pipeline.shards import write_feature_shard
 
 ROWS = 5_000  # of a chunk
 EXTRACTOR = Extractor("resnet50-avg", "imagenet", "0" * 64, 224, "flickr8k-ready-made")

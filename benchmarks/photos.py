@@ -16,8 +16,9 @@ from collections import Counter
 from pathlib import Path
 
 from benchmarks.web import Web
+from pipeline.feature_shards import read_feature_shard
 from pipeline.files import data_files
-from pipeline.shards import STATS_SUFFIX, read_feature_shard, read_image_stats
+from pipeline.shards import STATS_SUFFIX, read_image_stats
 
 PORT = 8398  # the same each time, so that a second run finds its work done
 

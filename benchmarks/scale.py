@@ -30,10 +30,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.cli import main as capstan
+from pipeline.feature_shards import write_feature_shard
 from pipeline.files import data_files
 from pipeline.progress import Progress
 from pipeline.records import Extractor, Feature, row_key
-from pipeline.shards import write_feature_shard
 from train.dataset import Examples, epoch_order, load_corpus
 from train.settings import Settings
 from train.vocabulary import build_vocabulary

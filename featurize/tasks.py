@@ -6,8 +6,8 @@ from pathlib import Path
 
 from featurize.config import Config, network_identity
 from pipeline.errors import DataError, SettingError
+from pipeline.feature_shards import read_feature_manifest
 from pipeline.files import data_files, input_directory, output_directory, sha256_file
-from pipeline.shards import read_feature_manifest
 
 logger = logging.getLogger(__name__)
 

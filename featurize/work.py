@@ -15,8 +15,8 @@ from featurize.batches import Batch, Feed, Shard
 from featurize.config import DIMENSIONS, Config
 from featurize.tasks import Task
 from pipeline.cli import import_tensorflow
+from pipeline.feature_shards import write_feature_shard
 from pipeline.records import Extractor, Failure, Feature
-from pipeline.shards import write_feature_shard
 
 if TYPE_CHECKING:  # it imports TensorFlow, which takes seconds
     from featurize.extractor import ResNetExtractor

@@ -15,15 +15,9 @@ from fused.remote import RemoteExtractor
 from fused.serve import serve
 from ingest.sink import Sink, Start, read_kept
 from ingest.spool import Frame, Spool, bare
+from pipeline.feature_shards import open_features, write_feature_shard
 from pipeline.records import Failure, Feature, Image, Outcome, Row
-from pipeline.shards import (
-    FUSED,
-    OUTCOMES_SUFFIX,
-    open_features,
-    outcome_row,
-    write_feature_shard,
-    write_outcomes,
-)
+from pipeline.shards import FUSED, OUTCOMES_SUFFIX, outcome_row, write_outcomes
 
 
 @dataclass(frozen=True)

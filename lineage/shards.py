@@ -5,17 +5,10 @@ from typing import Any
 
 from lineage.source import Source
 from lineage.tree import Check, State, agree
+from pipeline.feature_shards import EXAMPLES, FEATURES
 from pipeline.files import read_json, read_table
 from pipeline.records import MODEL_FORMAT, MODEL_VERSION
-from pipeline.shards import (
-    EXAMPLES,
-    FEATURES,
-    FUSED,
-    IMAGES,
-    STATS_SUFFIX,
-    VERSION,
-    read_image_stats,
-)
+from pipeline.shards import FUSED, IMAGES, STATS_SUFFIX, VERSION, read_image_stats
 from train.settings import DESCRIPTION, NETWORK, VOCABULARY
 
 Record = tuple[str, str | None]  # by whom, and the SHA-256 if any

@@ -1,8 +1,8 @@
-"""The shard formats: images (tar + parquet + stats), features and examples (npy + parquet).
+"""The format of image shards: tar, parquet and stats.
 
 A shard is named by its chunk, the path of the TSV piece it came from (`cc.tsv/0000000000000000`).
 Bytes depend on content only, so equal inputs give equal files and unchanged work is skipped.
-Image shards are WebDataset tars in img2dataset's layout; feature shards have clip-retrieval's.
+They are WebDataset tars in img2dataset's layout; `feature_shards.py` has the others.
 `docs/decisions/0003-shard-formats.md` says why.
 """
 
@@ -12,24 +12,18 @@ import json
 import tarfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from pipeline.errors import DataError
 from pipeline.files import atomic_write, read_json, read_table, sha256_file, write_json, write_table
 from pipeline.records import (
-    FEATURE_SCHEMA,
     OUTCOME_SCHEMA,
-    Extractor,
-    Feature,
     Image,
     Outcome,
-    Reason,
     Row,
     StoredImage,
 )
@@ -41,8 +35,6 @@ Line = tuple[
 HELD = 1 << 20  # bytes of a tar that are written at once
 VERSION = 1
 IMAGES = "capstan-image-shard"
-FEATURES = "capstan-feature-shard"
-EXAMPLES = "capstan-training-shard"
 FUSED = "capstan-fused-shard"  # features and outcomes: of pictures that were never stored
 HEADER = tarfile.TarInfo().tobuf(tarfile.PAX_FORMAT)
 FIXED = HEADER[100:124], HEADER[136:148], HEADER[156:]  # all but name, size and checksum
@@ -234,7 +226,7 @@ def read_images(path: Path) -> Iterator[StoredImage]:
                 yield from _tar_images(path, tar)
         except (tarfile.TarError, EOFError) as error:
             header = max(0, file.tell() - tarfile.BLOCKSIZE)
-            raise _damaged(path, f"{error} at byte {header}") from error
+            raise damaged(path, f"{error} at byte {header}") from error
 
 
 def _tar_images(path: Path, tar: tarfile.TarFile) -> Iterator[StoredImage]:
@@ -255,13 +247,13 @@ def _tar_images(path: Path, tar: tarfile.TarFile) -> Iterator[StoredImage]:
                     json.loads(members["json"])["sha256"],
                 )
             except (KeyError, ValueError) as error:
-                raise _damaged(path, f"{member.name} at byte {member.offset}") from error
+                raise damaged(path, f"{member.name} at byte {member.offset}") from error
             if hashlib.sha256(image.data).hexdigest() != image.sha256:
-                raise _damaged(path, f"{key}.jpg at byte {start} does not match its sha256")
+                raise damaged(path, f"{key}.jpg at byte {start} does not match its sha256")
             members.clear()
             yield image
     if members:
-        raise _damaged(path, f"{key} has no .json")
+        raise damaged(path, f"{key} has no .json")
 
 
 def _check_tar_end(path: Path, file: BinaryIO) -> None:
@@ -271,7 +263,7 @@ def _check_tar_end(path: Path, file: BinaryIO) -> None:
     end = file.read()
     file.seek(0)
     if size == 0 or size % tarfile.RECORDSIZE or end.strip(b"\0"):
-        raise _damaged(path, f"truncated at byte {size}")
+        raise damaged(path, f"truncated at byte {size}")
 
 
 def _check_tar_version(path: Path, tar: tarfile.TarFile) -> None:
@@ -284,108 +276,6 @@ def _check_tar_version(path: Path, tar: tarfile.TarFile) -> None:
         )
 
 
-def _damaged(path: Path, what: str) -> DataError:
+def damaged(path: Path, what: str) -> DataError:
+    """What to say of a shard that is not as it was written."""
     return DataError(f"{path}: damaged ({what}); delete the shard and make it again")
-
-
-# Feature shards and training shards
-
-
-@dataclass(frozen=True)
-class FeatureShard:
-    """Feature rows and what made them. `npy_sha256` is the hash of the array's file."""
-
-    chunk: str
-    extractor: Extractor
-    npy_sha256: str
-    rows: Sequence[Feature]
-
-
-@dataclass(frozen=True)
-class TrainingShard:
-    """Captions joined to the rows of a feature array; a table, for there are millions."""
-
-    chunk: str
-    extractor: Extractor
-    npy_sha256: str
-    cleaning: str  # name of the cleaning profile
-    examples: pa.Table  # of EXAMPLE_SCHEMA
-    provenance: Mapping[str, Any] = field(default_factory=dict)  # to tell what is unchanged
-
-
-def write_feature_shard(
-    directory: Path,
-    chunk: str,
-    rows: Sequence[Feature],
-    features: NDArray[np.float16],
-    extractor: Extractor,
-    provenance: Mapping[str, Any],
-) -> None:
-    """Write `<chunk>.npy` (N x D float16) and, last, `<chunk>.parquet`: then the shard is whole."""
-    npy = directory / f"{chunk}.npy"
-    with atomic_write(npy) as file:
-        np.save(file, features.astype(np.float16, copy=False))
-    table = pa.Table.from_pylist([asdict(row) for row in rows], schema=FEATURE_SCHEMA)
-    manifest = {
-        "format": FEATURES,
-        "version": VERSION,
-        "chunk": chunk,
-        "extractor": asdict(extractor),
-        "npy_sha256": sha256_file(npy),
-        **provenance,
-    }
-    write_table(directory / f"{chunk}.parquet", table, manifest)
-
-
-def read_feature_manifest(path: Path) -> dict[str, Any]:
-    """What a feature shard's parquet says of itself."""
-    return read_table(path, FEATURES, VERSION)[1]
-
-
-def read_feature_shard(path: Path) -> FeatureShard:
-    """Read a feature shard's parquet; `open_features` maps the array beside it."""
-    table, manifest = read_table(path, FEATURES, VERSION)
-    rows = [
-        Feature(row["key"], row["sha256"], row["row"], row["reason"] and Reason(row["reason"]))
-        for row in table.to_pylist()
-    ]
-    extractor = Extractor(**manifest["extractor"])
-    return FeatureShard(manifest["chunk"], extractor, manifest["npy_sha256"], rows)
-
-
-def write_training_shard(directory: Path, shard: TrainingShard) -> None:
-    """Write a training shard's `<chunk>.parquet`; its `.npy` is the feature shard's own."""
-    manifest = {
-        "format": EXAMPLES,
-        "version": VERSION,
-        "chunk": shard.chunk,
-        "extractor": asdict(shard.extractor),
-        "npy_sha256": shard.npy_sha256,
-        "cleaning": shard.cleaning,
-        "provenance": dict(shard.provenance),
-    }
-    write_table(directory / f"{shard.chunk}.parquet", shard.examples, manifest)
-
-
-def read_training_shard(path: Path, columns: Sequence[str] | None = None) -> TrainingShard:
-    """Read a training shard's parquet, or some columns; `open_features` maps the array beside."""
-    table, manifest = read_table(path, EXAMPLES, VERSION, columns)
-    return TrainingShard(
-        manifest["chunk"],
-        Extractor(**manifest["extractor"]),
-        manifest["npy_sha256"],
-        manifest["cleaning"],
-        table,
-        manifest["provenance"],
-    )
-
-
-def open_features(path: Path, sha256: str | None) -> NDArray[np.float16]:
-    """Memory-map a feature array (N x D float16) after checking its hash, if one is given."""
-    if not path.is_file():
-        raise DataError(f"{path}: missing; make it again with `capstan featurize`")
-    if sha256 is not None and sha256_file(path) != sha256:
-        raise _damaged(path, "does not match the hash in its parquet")
-    empty = path.stat().st_size <= 128  # a header only, which mmap refuses
-    features: NDArray[np.float16] = np.load(path, mmap_mode=None if empty else "r")
-    return features

@@ -9,9 +9,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.feature_shards import EXAMPLES, FEATURES
 from pipeline.files import data_files, read_table
 from pipeline.records import Reason
-from pipeline.shards import EXAMPLES, FEATURES, OUTCOMES_SUFFIX, VERSION, read_outcomes
+from pipeline.shards import OUTCOMES_SUFFIX, VERSION, read_outcomes
 from report.run import Run
 
 TOP_HOSTS = 10

@@ -21,15 +21,15 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.errors import DataError, SettingError
-from pipeline.files import data_files, input_directory, output_directory, sha256_file
-from pipeline.progress import Progress
-from pipeline.records import EXAMPLE_SCHEMA, Feature, divide_line, row_key
-from pipeline.shards import (
+from pipeline.feature_shards import (
     TrainingShard,
     read_feature_shard,
     read_training_shard,
     write_training_shard,
 )
+from pipeline.files import data_files, input_directory, output_directory, sha256_file
+from pipeline.progress import Progress
+from pipeline.records import EXAMPLE_SCHEMA, Feature, divide_line, row_key
 from train.cleaning import PROFILES
 
 logger = logging.getLogger(__name__)

@@ -4,8 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from pipeline.feature_shards import read_feature_shard
 from pipeline.records import Reason
-from pipeline.shards import read_feature_shard
 from tests.featurize.conftest import SIZE, jpeg, write_images
 from tests.pipeline.worker import Datum, Worker
 

@@ -16,8 +16,8 @@ from featurize.config import Config
 from featurize.extractor import ResNetExtractor
 from featurize.run import featurize as featurize_shards
 from pipeline.errors import DataError, SettingError
+from pipeline.feature_shards import open_features, read_feature_shard
 from pipeline.records import Reason
-from pipeline.shards import open_features, read_feature_shard
 from tests.featurize.conftest import CHUNK, SIZE, jpeg, write_images
 
 

@@ -15,14 +15,8 @@ from ingest.chunks import find_chunks
 from ingest.config import Settings
 from ingest.job import SPOOLS, identity
 from ingest.spool import Spool, bare
-from pipeline.shards import (
-    FUSED,
-    OUTCOMES_SUFFIX,
-    open_features,
-    read_feature_shard,
-    read_image_stats,
-    read_outcomes,
-)
+from pipeline.feature_shards import open_features, read_feature_shard
+from pipeline.shards import FUSED, OUTCOMES_SUFFIX, read_image_stats, read_outcomes
 from tests.children import workers_of
 from tests.fused.conftest import NETWORK, SIZE
 from tests.ingest.conftest import (

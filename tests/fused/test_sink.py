@@ -13,8 +13,9 @@ from featurize.pictures import decode
 from fused import remote
 from fused.sink import FeatureSink, feature_sink
 from ingest.config import Settings
+from pipeline.feature_shards import open_features, read_feature_shard
 from pipeline.records import Failure, Reason
-from pipeline.shards import OUTCOMES_SUFFIX, open_features, read_feature_shard, read_outcomes
+from pipeline.shards import OUTCOMES_SUFFIX, read_outcomes
 from tests.fused.conftest import NETWORK, SIZE, fuse
 from tests.ingest.conftest import files, work_here, write_chunk
 

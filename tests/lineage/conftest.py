@@ -10,6 +10,7 @@ import pytest
 
 from ingest.rows import read_rows
 from pipeline.cli import main
+from pipeline.feature_shards import write_feature_shard
 from pipeline.files import sha256_file, write_json
 from pipeline.records import (
     PREDICTION_FORMAT,
@@ -23,7 +24,7 @@ from pipeline.records import (
     Reason,
     row_key,
 )
-from pipeline.shards import read_images, write_feature_shard, write_image_shard
+from pipeline.shards import read_images, write_image_shard
 from tests.lineage.pachd import Pachd
 
 EXTRACTOR = Extractor("resnet50-avg", "random:1", "1" * 64, 32, "caffe-center-crop")

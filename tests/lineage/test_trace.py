@@ -15,15 +15,10 @@ from hypothesis import strategies as st
 from lineage.row import find_row
 from lineage.source import Folders
 from lineage.tree import shown
+from pipeline.feature_shards import write_feature_shard
 from pipeline.files import read_json, write_json
 from pipeline.records import Feature, Image, row_key
-from pipeline.shards import (
-    FUSED,
-    OUTCOMES_SUFFIX,
-    outcome_row,
-    write_feature_shard,
-    write_outcomes,
-)
+from pipeline.shards import FUSED, OUTCOMES_SUFFIX, outcome_row, write_outcomes
 from tests.lineage.conftest import (
     CHUNKS,
     CORRUPT,

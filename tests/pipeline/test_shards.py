@@ -14,8 +14,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
-from pipeline import shards
+from pipeline import feature_shards, shards
 from pipeline.errors import DataError
+from pipeline.feature_shards import (
+    TrainingShard,
+    open_features,
+    read_feature_manifest,
+    read_feature_shard,
+    read_training_shard,
+    write_feature_shard,
+    write_training_shard,
+)
 from pipeline.records import (
     EXAMPLE_SCHEMA,
     Answer,
@@ -29,18 +38,11 @@ from pipeline.records import (
     row_key,
 )
 from pipeline.shards import (
-    TrainingShard,
-    open_features,
-    read_feature_manifest,
-    read_feature_shard,
     read_image_stats,
     read_images,
     read_outcomes,
-    read_training_shard,
     tar_header,
-    write_feature_shard,
     write_image_shard,
-    write_training_shard,
 )
 
 CHUNK = "cc.tsv/0000000000000000"
@@ -138,7 +140,10 @@ def test_foreign_tar_is_refused(tmp_path: Path) -> None:
 
 
 def test_other_versions_are_refused(tmp_path: Path) -> None:
-    with mock.patch.object(shards, "VERSION", 99):
+    with (
+        mock.patch.object(shards, "VERSION", 99),
+        mock.patch.object(feature_shards, "VERSION", 99),
+    ):
         tar = write_shard(tmp_path)
         features(tmp_path / "features")
     for read, path in (

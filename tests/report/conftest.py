@@ -15,7 +15,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from ingest.statistics import RunStatistics, Statistics
-from pipeline import records, shards
+from pipeline import feature_shards, records, shards
 from pipeline.records import (
     EXAMPLE_SCHEMA,
     Answer,
@@ -179,7 +179,7 @@ def _write_features(run: Path, plan: Plan, name: str, chunk: Sequence[Outcome]) 
     rows = [Feature(row.key, image.sha256, at) for at, (row, image) in enumerate(images)]
     if "features" in plan.stages:
         array = np.zeros((len(rows), 8), np.float16)
-        shards.write_feature_shard(run / "repos/features", name, rows, array, EXTRACTOR, {})
+        feature_shards.write_feature_shard(run / "repos/features", name, rows, array, EXTRACTOR, {})
     if "consolidate" in plan.stages:
         columns = [
             {
@@ -193,8 +193,8 @@ def _write_features(run: Path, plan: Plan, name: str, chunk: Sequence[Outcome]) 
             for at, (row, image) in enumerate(images)
         ]
         table = pa.Table.from_pylist(columns, schema=EXAMPLE_SCHEMA)
-        shard = shards.TrainingShard(name, EXTRACTOR, "cd" * 32, "gentle", table)
-        shards.write_training_shard(run / "repos/consolidate", shard)
+        shard = feature_shards.TrainingShard(name, EXTRACTOR, "cd" * 32, "gentle", table)
+        feature_shards.write_training_shard(run / "repos/consolidate", shard)
 
 
 def _write_model(run: Path, plan: Plan, outcomes: Sequence[Outcome]) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline.feature_shards import write_feature_shard
 from pipeline.records import Extractor, Feature, row_key
-from pipeline.shards import write_feature_shard
 from train.consolidate import Folders, Settings, consolidate
 
 COLOURS = ("red", "green", "blue", "black")

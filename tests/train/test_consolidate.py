@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import DataError, SettingError
+from pipeline.feature_shards import read_training_shard
 from pipeline.records import Feature, Reason, row_key
-from pipeline.shards import read_training_shard
 from train.consolidate import Settings, consolidate, read_captions
 
 CHUNK = "cc.tsv/0000000000000000"

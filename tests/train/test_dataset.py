@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import DataError, SettingError
+from pipeline.feature_shards import read_training_shard
 from pipeline.files import data_files
 from pipeline.records import Feature, row_key
-from pipeline.shards import read_training_shard
 from train.consolidate import SPLITS, Settings
 from train.dataset import (
     Corpus,

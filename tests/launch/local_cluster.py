@@ -4,6 +4,7 @@ What is kept, changed and told of is as JobSet 0.12, the Job controller and a ku
 far as a training needs it. `api_server.py` is how one speaks with it.
 """
 
+import contextlib
 import itertools
 import json
 import os
@@ -357,7 +358,8 @@ class Container:
 
     def kill(self, number: signal.Signals) -> None:
         if self.process.poll() is None:
-            os.killpg(self.process.pid, number)
+            with contextlib.suppress(ProcessLookupError):  # reaped meanwhile by its own thread
+                os.killpg(self.process.pid, number)
 
     def join(self) -> None:
         if self._thread.is_alive():

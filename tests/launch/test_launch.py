@@ -3,6 +3,7 @@
 import os
 import signal
 import ssl
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,11 +31,32 @@ def shell(script: str) -> list[str]:
     return ["sh", "-c", script, "worker"]
 
 
-def fifo(folder: Path) -> Path:
-    """What workers wait at until the test writes into it."""
-    path = folder / "gate"
-    os.mkfifo(path)
-    return path
+class Gate:
+    """What workers wait at, each with `read line <PATH`, until the test lets so many through.
+
+    A named pipe that the test holds open both ways: nobody's opening waits, none finds its end.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        os.mkfifo(path)
+        self._pipe = os.open(path, os.O_RDWR)
+
+    def __str__(self) -> str:
+        return str(self._path)
+
+    def let(self, workers: int = 1) -> None:
+        os.write(self._pipe, b"go\n" * workers)
+
+    def close(self) -> None:
+        os.close(self._pipe)
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Iterator[Gate]:
+    gate = Gate(tmp_path / "gate")
+    yield gate
+    gate.close()
 
 
 def test_the_model_is_brought_and_nothing_stays(launcher: Launcher, cluster: Cluster) -> None:
@@ -55,7 +77,7 @@ def test_the_model_is_brought_and_nothing_stays(launcher: Launcher, cluster: Clu
     cluster.wait(lambda: is_gone(cluster))
 
 
-def test_input_on_the_volume_is_not_copied(launcher: Launcher, tmp_path: Path) -> None:
+def test_input_on_the_volume_is_not_copied(launcher: Launcher) -> None:
     there = launcher.volume / "shards"
     launcher.input.rename(there)
     launcher.input = there
@@ -66,9 +88,8 @@ def test_input_on_the_volume_is_not_copied(launcher: Launcher, tmp_path: Path) -
 
 
 def test_states_restarts_and_who_failed_are_told(
-    launcher: Launcher, server: ApiServer, tmp_path: Path
+    launcher: Launcher, server: ApiServer, gate: Gate, tmp_path: Path
 ) -> None:
-    gate = fifo(tmp_path)
     script = f"""
 if mkdir "{tmp_path}/begun-$JOB_COMPLETION_INDEX"; then
     [ "$JOB_COMPLETION_INDEX" = 0 ] && exec sleep 600
@@ -78,7 +99,7 @@ fi
     with launcher.run(*shell(script)) as process:
         process.until("JobSet job: running")
         server.cluster.wait(lambda: server.asked.count(("get", "", "pods/log")) == 2)
-        gate.write_text("go\n")
+        gate.let()
         assert process.end() == 0, process.log
     assert "worker 1 | first word" in process.log
     assert "worker 1 ended with status 3: out of luck" in process.log
@@ -206,10 +227,9 @@ def test_what_a_killed_launcher_left_is_taken_up_by_rights_that_all_are_needed(
     launcher: Launcher,
     cluster: Cluster,
     server: ApiServer,
-    tmp_path: Path,
+    gate: Gate,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    gate = fifo(tmp_path)
     script = f"echo up $JOB_COMPLETION_INDEX; read line <{gate}; {MODEL}"
     server.rules = without("delete")  # so that nobody deletes it
     with launcher.run(*shell(script)) as process:
@@ -224,7 +244,7 @@ def test_what_a_killed_launcher_left_is_taken_up_by_rights_that_all_are_needed(
         jobset = cluster.get(JOBSETS, "job")
         assert jobset is not None
         assert jobset["metadata"]["ownerReferences"][0]["name"] == "launcher"
-        gate.write_text("go\ngo\n")
+        gate.let(2)
         assert process.end() == 0, process.log
     assert len([each for each in cluster.history if each[1:3] == (JOBSETS, "ADDED")]) == 1
     assert (launcher.output / "saved" / "model.json").is_file()
@@ -253,7 +273,7 @@ def test_anothers_jobset_is_left_alone(
         process.end()
 
 
-def test_one_that_failed_is_made_anew(launcher: Launcher, cluster: Cluster, tmp_path: Path) -> None:
+def test_one_that_failed_is_made_anew(launcher: Launcher, cluster: Cluster) -> None:
     """Such as a launcher leaves that was killed with its JobSet about to fail."""
     with launcher.run(*shell("exit 2")) as process:
         assert process.end() == 2
@@ -272,26 +292,25 @@ def test_one_that_failed_is_made_anew(launcher: Launcher, cluster: Cluster, tmp_
 
 
 def test_watches_that_expire_and_connections_that_break(
-    launcher: Launcher, cluster: Cluster, server: ApiServer, tmp_path: Path
+    launcher: Launcher, cluster: Cluster, server: ApiServer, gate: Gate
 ) -> None:
-    gate = fifo(tmp_path)
     script = f"""
 for number in 1 2 3 4; do echo "line $number of $JOB_COMPLETION_INDEX"; read line <{gate}; done
 {MODEL}"""
     with launcher.run(*shell(script), flags=("--workers=1",)) as process:
         process.until("line 1 of 0")
         server.break_streams()  # watches and log
-        gate.write_text("go\n")
+        gate.let()
         process.until("line 2 of 0")
         cluster.compact()
         server.end_watches()  # asked for again from a version that is gone: 410
-        gate.write_text("go\n")
+        gate.let()
         process.until("line 3 of 0")
         server.faults += [429, 503, 500]
         server.break_streams()
-        gate.write_text("go\n")
+        gate.let()
         process.until("line 4 of 0")
-        gate.write_text("go\n")
+        gate.let()
         assert process.end() == 0, process.log
     for number in range(1, 5):
         assert process.log.count(f"line {number} of 0") == 1
@@ -302,16 +321,15 @@ def test_the_api_server_restarts(
     cluster: Cluster,
     server: ApiServer,
     context: ssl.SSLContext,
-    tmp_path: Path,
+    gate: Gate,
 ) -> None:
-    gate = fifo(tmp_path)
     with launcher.run(
         *shell(f"echo up $JOB_COMPLETION_INDEX; read line <{gate}; {MODEL}"), flags=("--workers=1",)
     ) as process:
         process.until("up 0")
         server.stop()
         process.until("Kubernetes")  # is missed
-        gate.write_text("go\n")
+        gate.let()
         cluster.wait(lambda: cluster.get(JOBSETS, "job")["status"].get("terminalState"))  # type: ignore[index]
         again = ApiServer(cluster, context, server.server_port)
         again.rules = role_rules()

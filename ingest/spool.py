@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from pipeline.errors import DataError, SettingError
+from pipeline.files import write_pieces
 from pipeline.records import Answer, Failure, Image, Outcome, Reason, Row
 from pipeline.shards import Line
 
@@ -156,17 +157,11 @@ class Spool:
     def _write(self, offset: int, description: bytes, parts: Parts) -> int:
         crc = self._crc(description, parts)
         head = HEAD.pack(crc, len(description), *map(len, parts))
-        pieces = (head, description, *parts)
-        size = sum(map(len, pieces))
         try:
-            written = os.pwritev(self._file, pieces, offset)
-            while written < size:  # the system may take less than all, as when the disk is full
-                rest = b"".join(pieces)[written:]
-                written += os.pwrite(self._file, rest, offset + written)
+            return write_pieces(self._file, (head, description, *parts), offset)
         except OSError as error:
             error.filename = str(self.path)
             raise
-        return offset + size
 
     def append(self, row: Row, answer: Answer, result: Image | Failure) -> None:
         """Add a finished row; when this returns, a kill of the process cannot lose it."""

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from pipeline.errors import DataError, SettingError
 
 MANIFEST = b"capstan"
+IOV_MAX = os.sysconf("SC_IOV_MAX")
 
 
 @contextmanager
@@ -44,6 +45,21 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """Open what is to become `path` for writing; see `atomic_path`."""
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         yield file
+
+
+def write_pieces(file: int, pieces: Sequence[bytes | memoryview], offset: int) -> int:
+    """Write pieces into a file one behind the other, from an offset on; return where they end.
+
+    They are not joined before: for pictures that takes longer than the writing.
+    """
+    for at in range(0, len(pieces), IOV_MAX):
+        some = pieces[at : at + IOV_MAX]
+        size, written = sum(map(len, some)), os.pwritev(file, some, offset)
+        while written < size:  # the system may take less than all, as when the disk is full
+            rest = memoryview(b"".join(some))[written:]
+            written += os.pwrite(file, rest, offset + written)
+        offset += size
+    return offset
 
 
 def _sync(path: Path) -> None:

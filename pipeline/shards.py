@@ -19,7 +19,15 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 
 from pipeline.errors import DataError
-from pipeline.files import atomic_write, read_json, read_table, sha256_file, write_json, write_table
+from pipeline.files import (
+    atomic_write,
+    read_json,
+    read_table,
+    sha256_file,
+    write_json,
+    write_pieces,
+    write_table,
+)
 from pipeline.records import (
     OUTCOME_SCHEMA,
     Image,
@@ -84,8 +92,8 @@ class _Tar:
     """The tar of an image shard while it is written."""
 
     def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._size = self._held = 0
+        self._file = file.fileno()
+        self._size = self._written = 0
         self._parts: list[bytes | memoryview] = []
 
     def add(self, parts: Sequence[bytes | memoryview]) -> None:
@@ -106,13 +114,13 @@ class _Tar:
 
     def _append(self, part: bytes | memoryview) -> None:
         self._parts.append(part)
-        self._size, self._held = self._size + len(part), self._held + len(part)
-        if self._held > HELD:
+        self._size += len(part)
+        if self._size - self._written > HELD:
             self._flush()
 
     def _flush(self) -> None:
-        self._file.write(b"".join(self._parts))
-        self._parts, self._held = [], 0
+        self._written = write_pieces(self._file, self._parts, self._written)
+        self._parts = []
 
 
 def write_outcomes(

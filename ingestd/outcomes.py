@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import DataError
 from pipeline.files import MANIFEST
-from pipeline.records import OUTCOME_SCHEMA, row_key
+from pipeline.records import row_key
+from pipeline.schemas import OUTCOME_SCHEMA
 from pipeline.shards import IMAGES, VERSION, read_image_stats
 
 BATCH = 8_192  # rows

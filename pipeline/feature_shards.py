@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from pipeline.errors import DataError
 from pipeline.files import atomic_write, read_table, sha256_file, write_table
-from pipeline.records import FEATURE_SCHEMA, Extractor, Feature, Reason
+from pipeline.records import Extractor, Feature, Reason
+from pipeline.schemas import FEATURE_SCHEMA
 from pipeline.shards import VERSION, damaged
 
 FEATURES = "capstan-feature-shard"

@@ -4,8 +4,6 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 
-import pyarrow as pa
-
 
 class Reason(StrEnum):
     """Why a row has no image, or an image no features. The one list, for every stage."""
@@ -128,41 +126,6 @@ class Feature:
     sha256: str  # of the picture
     row: int | None  # index into the shard's array
     reason: Reason | None = None
-
-
-# The same as tables.
-
-OUTCOME_SCHEMA = pa.schema(
-    [
-        ("key", pa.string()),
-        ("url", pa.string()),
-        ("caption", pa.string()),
-        ("status", pa.string()),  # `success` or `failed`
-        ("reason", pa.string()),
-        ("http_status", pa.int32()),
-        ("attempts", pa.int32()),
-        ("bytes", pa.int64()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("original_width", pa.int32()),
-        ("original_height", pa.int32()),
-        ("sha256", pa.string()),
-        ("final_url", pa.string()),
-    ]
-)
-FEATURE_SCHEMA = pa.schema(
-    [("key", pa.string()), ("sha256", pa.string()), ("row", pa.int32()), ("reason", pa.string())]
-)
-EXAMPLE_SCHEMA = pa.schema(
-    [
-        ("key", pa.string()),
-        ("sha256", pa.string()),  # of the picture: the same picture may carry several captions
-        ("row", pa.int32()),  # index into the shard's array
-        ("caption", pa.string()),
-        ("cleaned", pa.string()),  # words divided by single spaces
-        ("split", pa.string()),  # `train`, `validation` or `test`
-    ]
-)
 
 
 # What runs, models, their scores and captions say of themselves: `run.json`, `model.json`,

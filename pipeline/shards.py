@@ -28,13 +28,8 @@ from pipeline.files import (
     write_pieces,
     write_table,
 )
-from pipeline.records import (
-    OUTCOME_SCHEMA,
-    Image,
-    Outcome,
-    Row,
-    StoredImage,
-)
+from pipeline.records import Image, Outcome, Row, StoredImage
+from pipeline.schemas import OUTCOME_SCHEMA
 
 Line = tuple[
     Mapping[str, Any], Sequence[bytes | memoryview]

@@ -29,7 +29,8 @@ from pipeline.feature_shards import (
 )
 from pipeline.files import data_files, input_directory, output_directory, sha256_file
 from pipeline.progress import Progress
-from pipeline.records import EXAMPLE_SCHEMA, Feature, divide_line, row_key
+from pipeline.records import Feature, divide_line, row_key
+from pipeline.schemas import EXAMPLE_SCHEMA
 from train.cleaning import PROFILES
 
 logger = logging.getLogger(__name__)

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from pipeline.errors import DataError, SettingError
 from pipeline.feature_shards import TrainingShard, read_training_shard
 from pipeline.files import data_files, sha256_file
-from pipeline.records import EXAMPLE_SCHEMA, Extractor
+from pipeline.records import Extractor
+from pipeline.schemas import EXAMPLE_SCHEMA
 from train.consolidate import SPLITS
 from train.features import RowReader, open_arrays
 from train.vocabulary import END, PAD, START, Sequences, Vocabulary

@@ -9,7 +9,8 @@ import schemathesis
 
 from ingest.config import Patience, Pictures
 from ingestd.contract import DOCUMENT
-from pipeline.records import OUTCOME_SCHEMA, Reason
+from pipeline.records import Reason
+from pipeline.schemas import OUTCOME_SCHEMA
 
 openapi: dict[str, Any] = json.loads(DOCUMENT)
 schemas: dict[str, Any] = openapi["components"]["schemas"]

@@ -26,7 +26,6 @@ from pipeline.feature_shards import (
     write_training_shard,
 )
 from pipeline.records import (
-    EXAMPLE_SCHEMA,
     Answer,
     Extractor,
     Failure,
@@ -37,6 +36,7 @@ from pipeline.records import (
     Row,
     row_key,
 )
+from pipeline.schemas import EXAMPLE_SCHEMA
 from pipeline.shards import (
     read_image_stats,
     read_images,

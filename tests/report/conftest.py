@@ -16,16 +16,8 @@ from PIL import Image, ImageDraw
 
 from ingest.statistics import RunStatistics, Statistics
 from pipeline import feature_shards, records, shards
-from pipeline.records import (
-    EXAMPLE_SCHEMA,
-    Answer,
-    Extractor,
-    Failure,
-    Feature,
-    Outcome,
-    Reason,
-    Row,
-)
+from pipeline.records import Answer, Extractor, Failure, Feature, Outcome, Reason, Row
+from pipeline.schemas import EXAMPLE_SCHEMA
 from tests.ingest.conftest import pictures, settings, web
 
 __all__ = ["pictures", "settings", "web"]  # fixtures

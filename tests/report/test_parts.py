@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.records import OUTCOME_SCHEMA, Reason
+from pipeline.records import Reason
+from pipeline.schemas import OUTCOME_SCHEMA
 from report.captions import RANKED, HeldOut, draw, judge, rank, read_held_out
 from report.charts import round_steps, time_ticks
 from report.learning import read_curves

@@ -50,14 +50,13 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 def write_pieces(file: int, pieces: Sequence[bytes | memoryview], offset: int) -> int:
     """Write pieces into a file one behind the other, from an offset on; return where they end.
 
-    They are not joined before: for pictures that takes longer than the writing.
+    They are not joined before, which would copy every picture once more.
     """
     for at in range(0, len(pieces), IOV_MAX):
         some = pieces[at : at + IOV_MAX]
         size, written = sum(map(len, some)), os.pwritev(file, some, offset)
         while written < size:  # the system may take less than all, as when the disk is full
-            rest = memoryview(b"".join(some))[written:]
-            written += os.pwrite(file, rest, offset + written)
+            written += os.pwrite(file, b"".join(some)[written:], offset + written)
         offset += size
     return offset
 

@@ -1,6 +1,7 @@
 """Files are whole or absent, whatever happens to the writer."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -9,7 +10,13 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import SettingError
-from pipeline.files import atomic_write, data_files, input_directory, output_directory
+from pipeline.files import (
+    atomic_write,
+    data_files,
+    input_directory,
+    output_directory,
+    write_pieces,
+)
 
 KILLED_WRITER = """
 import os, signal, sys
@@ -59,3 +66,23 @@ def test_directories_that_cannot_be_used_name_flag_and_cure(tmp_path: Path) -> N
         SettingError, match=r"cannot write there .* another directory with --output"
     ):
         output_directory(tmp_path / "file" / "folder")
+
+
+def test_more_pieces_than_the_system_takes_at_once(tmp_path: Path) -> None:
+    pieces = [b"%d " % number for number in range(5_000)]
+    with (tmp_path / "file").open("wb") as file:
+        end = write_pieces(file.fileno(), [b"before ", *pieces], 0)
+        assert write_pieces(file.fileno(), [memoryview(b"after")], end) == end + 5
+    assert (tmp_path / "file").read_bytes() == b"".join([b"before ", *pieces, b"after"])
+
+
+def test_pieces_that_find_no_room_are_an_error(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with (tmp_path / "file").open("wb") as file:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))  # the first write takes so much
+        try:
+            with pytest.raises(OSError, match="File too large"):
+                write_pieces(file.fileno(), [b"eight by", b"tes more"], 0)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (tmp_path / "file").read_bytes() == b"eight byte"

@@ -85,18 +85,17 @@ class Connection(asyncio.BufferedProtocol):
 
         The body may have `limit` bytes, packed and unpacked.
         """
-        assert self._transport is not None
         self._begin(limit)
         self.reusable = False
         loop = asyncio.get_running_loop()
-        self._waiter = loop.create_future()
+        self._waiter = waiter = loop.create_future()
         # Not `asyncio.timeout`, which would cancel the task: that costs five times as much.
         self._timer = loop.call_later(seconds, self._fail, Reason.TIMEOUT)
-        if self.closed:
+        if self.closed or self._transport is None:
             self._fail(Reason.DISCONNECTED)
         else:
             self._transport.write(request)
-        return self._waiter
+        return waiter
 
     def close(self) -> None:
         """Close at once."""
@@ -131,6 +130,8 @@ class Connection(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
         self._ended(whole=exc is None)
+        self._transport = None
+        del self._parser  # which knows us: thousands would wait to be found as garbage
 
     def _ended(self, whole: bool = True) -> None:
         until_end = self._in_body and not (self._has_length or self._is_chunked)
@@ -188,8 +189,9 @@ class Connection(asyncio.BufferedProtocol):
                 self._fail(unpacked)
                 return
             body = unpacked
-        self._answer.body, self._pieces, self._used = body, [], True
+        self._answer.body, self._used = body, True
         self._settle().set_result(self._answer)
+        self._begin(0)  # an idle connection holds no picture
 
     def _fail(self, reason: Reason) -> None:
         self.close()
@@ -203,7 +205,8 @@ class Connection(asyncio.BufferedProtocol):
         assert self._waiter is not None
         assert self._timer is not None
         self._timer.cancel()
-        return self._waiter
+        waiter, self._waiter = self._waiter, None
+        return waiter
 
 
 def unpack(body: bytes, encoding: str, limit: int) -> bytes | Reason:

@@ -1,6 +1,9 @@
 import asyncio
+import gc
 import os
 import ssl
+import sys
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
@@ -16,6 +19,7 @@ from yarl import URL
 from benchmarks.web import Fault, Web
 from ingest.config import Web as Settings
 from ingest.connections import PLAIN, parse, parse_any
+from ingest.exchange import Connection
 from ingest.fetch import (
     Fetched,
     Redirect,
@@ -241,6 +245,42 @@ async def test_a_connection_is_used_again_and_replaced_when_it_was_closed(
         for _ in range(4):
             assert (await fetch(opener, url, LOCAL, 20.0)).result == b"x"
     assert opened == connections
+
+
+def test_no_picture_is_held_once_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not by connections that idle, nor by those that are closed: there may be thousands."""
+    made: list[weakref.ref[Connection]] = []
+
+    def connection(buffer: memoryview) -> Connection:
+        new = Connection(buffer)
+        made.append(weakref.ref(new))
+        return new
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for word in (b"keep-alive", b"close"):
+            await reader.read(1_000)
+            head = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\nConnection: %s\r\n\r\n"
+            writer.write(head % word + b"a picture")
+
+    async def ask() -> None:
+        async with serving(handle) as url, open_connections(LOCAL) as opener:
+            fetched = await fetch(opener, url, LOCAL, 20.0)
+            await asyncio.sleep(0)  # what woke us holds it as long as we do not wait
+            holders = sys.getrefcount(fetched.result)
+            assert holders == 2  # `fetched` and the call
+            assert [ref() is not None for ref in made] == [True]
+            await fetch(opener, url, LOCAL, 20.0)
+            while made[0]() is not None:
+                await asyncio.sleep(0)  # closing takes the loop a few turns
+
+    monkeypatch.setattr("ingest.connections.Connection", connection)
+    gc.disable()
+    try:
+        for runner in runners():
+            made.clear()
+            runner.run(ask())
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("size", [2, 300_000])

@@ -4,14 +4,21 @@ Bare, because the web must not be what a benchmark measures: prebuilt answers, n
 """
 
 import asyncio
+import re
 from dataclasses import dataclass, replace
 from math import inf
 from typing import Protocol, cast
 
 from benchmarks.replies import Reply, plain
 
+FIELDS = {
+    name: re.compile(rf"^{name}:[ \t]*(.*?)[ \t]*\r?$", re.IGNORECASE | re.MULTILINE)
+    for name in ("host", "connection", "user-agent")
+}
 LONGEST_HEAD = 64 << 10
-TICK = 0.05  # seconds between the pieces of a body that is sent slowly
+TICK = 0.05  # seconds between the pieces of a body that is sent slowly, at least
+SMALL = 1_000  # bytes of a piece that is worth waiting longer for
+LONG_TICK = 0.2  # seconds, then
 REFUSED = plain(400)
 
 
@@ -136,13 +143,13 @@ class Connection(asyncio.Protocol):
         if not rest:
             self._finish()
             return
-        size = min(len(rest), max(1, int(pace * TICK)))
+        size = min(len(rest), piece(pace))
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(size / pace, self._send_piece, rest, size, pace)
 
     def _send_piece(self, rest: memoryview, size: int, pace: float) -> None:
         if not self._full:  # else later: the client is slower than that
-            self._transport.write(bytes(rest[:size]))
+            self._transport.write(rest[:size])
             rest = rest[size:]
         self._send_slowly(rest, pace)
 
@@ -163,16 +170,23 @@ class Connection(asyncio.Protocol):
             self._next()
 
 
+def piece(pace: float) -> int:
+    """Bytes that are sent at a time, at so many bytes per second."""
+    return max(int(pace * TICK), min(SMALL, int(pace * LONG_TICK)), 1)
+
+
 def read_head(head: str) -> tuple[str, Request | None, bool]:
     """Method, request (None for what is none) and whether the connection is to end with it."""
-    first, *lines = head.split("\r\n")
+    first, _, fields = head.partition("\r\n")
     words = first.split(" ")
     if len(words) != 3 or words[0] not in ("GET", "HEAD"):
         return "", None, True
-    fields = {}
-    for line in lines:
-        name, _, value = line.partition(":")
-        fields[name.lower()] = value.strip()
-    host = fields.get("host", "").rsplit(":", 1)[0].lower()
-    asked_to_close = "close" in fields.get("connection", "").lower() or words[2] == "HTTP/1.0"
-    return words[0], Request(words[1], fields.get("user-agent", ""), host), asked_to_close
+    host = field(fields, "host").rsplit(":", 1)[0].lower()
+    asked_to_close = "close" in field(fields, "connection").lower() or words[2] == "HTTP/1.0"
+    return words[0], Request(words[1], field(fields, "user-agent"), host), asked_to_close
+
+
+def field(fields: str, name: str) -> str:
+    """The value of a header field; empty where there is none."""
+    found = FIELDS[name].search(fields)
+    return found[1] if found else ""

@@ -40,6 +40,7 @@ def photos(count: int) -> tuple[bytes, ...]:
 SMALLEST, STEP, STEPS = 2_000, 1.3, 21  # bytes of photos, about, up to half a megabyte
 HEAD, BYTES_PER_PIXEL = 620, 0.4  # of a photo, about
 SEGMENT = 65_533  # bytes in a JPEG's comment at most
+SPACES = memoryview(b" " * SEGMENT)
 
 
 @cache
@@ -53,19 +54,19 @@ def rung(step: int) -> bytes:
 @lru_cache(maxsize=256)
 def filled(body: bytes, size: int) -> bytes:
     """A JPEG filled up with comments to just so many bytes; one that is larger stays as it is."""
-    return body[:2] + comments(size - len(body)) + body[2:]
+    whole = memoryview(body)
+    return b"".join((whole[:2], *comments(size - len(body)), whole[2:]))
 
 
-def comments(size: int) -> bytes:
-    """JPEG comments of so many bytes together, four or more; fewer come out as none."""
-    segments = []
+def comments(size: int) -> Iterator[bytes | memoryview]:
+    """The pieces of JPEG comments of so many bytes together, four or more; fewer are none."""
     while size >= 4:
         text = min(size - 4, SEGMENT)
         if 0 < size - 4 - text < 4:
             text -= 4
-        segments.append(b"\xff\xfe" + (text + 2).to_bytes(2) + b" " * text)
+        yield b"\xff\xfe" + (text + 2).to_bytes(2)
+        yield SPACES[:text]
         size -= text + 4
-    return b"".join(segments)
 
 
 class Sizes(Mapping[str, bytes]):

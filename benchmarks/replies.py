@@ -12,7 +12,6 @@ from enum import StrEnum
 from functools import lru_cache
 from http import HTTPStatus
 from math import ceil, inf
-from pathlib import PurePosixPath
 from urllib.parse import parse_qsl, unquote, urlencode
 
 CHAIN = 3  # redirects before the picture
@@ -119,7 +118,7 @@ def reply_to(target: Target, body: bytes, times: int, slow: float) -> Reply:
 
 def picture(target: Target, body: bytes, more: str = "") -> Reply:
     """The picture, as it should be."""
-    kind = TYPES.get(PurePosixPath(target.name).suffix, "image/jpeg")
+    kind = TYPES.get(target.name[target.name.rfind(".") :], "image/jpeg")
     return Reply(200, header(200, len(body), f"Content-Type: {kind}\r\n{more}"), body)
 
 

@@ -105,9 +105,14 @@ def open_resolver(public: bool) -> Resolver:
     return PublicResolver() if public else DefaultResolver()
 
 
+def check_public(address: str) -> None:
+    """Raise ForbiddenAddressError for a numeric address that is not public."""
+    if not is_public(address):
+        raise ForbiddenAddressError(f"{address} is not a public address")
+
+
 def open_public_socket(address: AddrInfoType) -> socket.socket:
-    """A socket to connect with: raises ForbiddenAddressError for an address that is not public."""
+    """A socket to connect with; raises ForbiddenAddressError as `check_public` does."""
     family, kind, protocol, _, target = address
-    if not is_public(str(target[0])):
-        raise ForbiddenAddressError(f"{target[0]} is not a public address")
+    check_public(str(target[0]))
     return socket.socket(family, kind, protocol)

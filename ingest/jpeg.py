@@ -23,6 +23,7 @@ PROGRESSIVE = 0xC2
 EVERYWHERE = {0xC0, 0xC1, PROGRESSIVE}  # frames that every reader knows
 USUAL_SAMPLING = {b"\x11", b"\x21", b"\x12", b"\x22", b"\x41"}  # beside 1 x 1 of the others
 APP0, APP1, APP14, APP15 = 0xE0, 0xE1, 0xEE, 0xEF
+LEFT_OUT = {COMMENT, *range(APP0, APP15 + 1)} - {APP0, APP1, APP14}
 EXIF = b"Exif\0\0"
 MAX_SEGMENTS = 10_000  # bounds the time that hostile bytes can take
 MAX_SCANS = 500  # libjpeg-turbo's own advice: each scan is a pass over all pixels
@@ -76,22 +77,21 @@ def read(data: bytes) -> Jpeg:
     """
     kept: list[bytes | memoryview] = [SOI]
     frame, orientation = None, 0
-    for marker, body, start in _segments(data):
+    for marker, start, scan in _segments(data):
+        if marker in LEFT_OUT:  # unread, as there may be megabytes of them
+            continue
+        body = data[start:scan]
         if marker in FRAMES:
             if frame:
                 raise JpegError("two frames")
             frame = _Frame.read(marker, body)
         if marker == APP1 and body.startswith(EXIF):
             orientation = orientation or exif_orientation(body[len(EXIF) :])
-        if not APP0 <= marker <= APP15 and marker != COMMENT:
-            kept.append(data[start : start + 4 + len(body)])
-        elif colours := _colour_segment(marker, body):
-            kept.append(colours)
+        kept.append(_of_segment(marker, body))
         if marker == SOS:
             break
     if not frame:
         raise JpegError("no frame")
-    scan = start + 4 + len(body)
     one_scan = frame.marker != PROGRESSIVE and body[:1] == bytes([frame.components])
     end = _scan_end(data, scan) if one_scan else _picture_end(data, scan)
     if end is None and not one_scan:
@@ -133,8 +133,8 @@ class _Frame:
         return self.marker in EVERYWHERE and first in USUAL_SAMPLING and others == b"\x11\x11"
 
 
-def _segments(data: bytes) -> Iterator[tuple[int, bytes, int]]:
-    """Marker, contents and place of each segment; raises JpegError after the last."""
+def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Marker of each segment, where its contents begin and end; raises JpegError after the last."""
     at = len(SOI)
     for _ in range(MAX_SEGMENTS):
         fill = data.find(b"\xff", at)
@@ -149,20 +149,26 @@ def _segments(data: bytes) -> Iterator[tuple[int, bytes, int]]:
         end = at + int.from_bytes(data[at : at + 2])
         if not at + 2 <= end <= len(data):
             break
-        yield marker, data[at + 2 : end], at - 2
+        yield marker, at + 2, end
         at = end
     raise JpegError("no scan")
 
 
-def _colour_segment(marker: int, body: bytes) -> bytes | None:
-    """A segment that says how colours are stored, in a form that libjpeg has no doubts of."""
+def _of_segment(marker: int, body: bytes) -> bytes:
+    """What is kept of a segment.
+
+    Of applications' own, those that say how colours are stored, in a form that libjpeg has no
+    doubts of.
+    """
+    if not APP0 <= marker <= APP15:
+        return b"".join((bytes((0xFF, marker)), (len(body) + 2).to_bytes(2), body))
     if marker == APP0 and body.startswith(b"JFIF\0") and len(body) >= 14:
         version = body[5:7] if body[5] == 1 else b"\1\2"
         return b"\xff\xe0\0\x10" + body[:5] + version + body[7:12] + b"\0\0"
     if marker == APP14 and body.startswith(b"Adobe") and len(body) >= 12:
         transform = body[11:12] if body[11] <= 2 else b"\1"
         return b"\xff\xee\0\x0e" + body[:11] + transform
-    return None
+    return b""
 
 
 def _scan_end(data: bytes, scan: int) -> int | None:

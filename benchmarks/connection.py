@@ -16,9 +16,9 @@ FIELDS = {
     for name in ("host", "connection", "user-agent")
 }
 LONGEST_HEAD = 64 << 10
-TICK = 0.05  # seconds between the pieces of a body that is sent slowly, at least
-SMALL = 1_000  # bytes of a piece that is worth waiting longer for
-LONG_TICK = 0.2  # seconds, then
+TICK = 0.05  # seconds between the pieces of a body that is sent slowly
+LONG_TICK = 1.0  # the same, after the first, where a piece would have no more bytes than FEW
+FEW = 200
 REFUSED = plain(400)
 
 
@@ -137,13 +137,13 @@ class Connection(asyncio.Protocol):
             self._finish()
         else:
             self._transport.write(reply.head)
-            self._send_slowly(memoryview(body), reply.pace)
+            self._send_slowly(memoryview(body), reply.pace, TICK)
 
-    def _send_slowly(self, rest: memoryview, pace: float) -> None:
+    def _send_slowly(self, rest: memoryview, pace: float, tick: float) -> None:
         if not rest:
             self._finish()
             return
-        size = min(len(rest), piece(pace))
+        size = min(len(rest), max(1, int(pace * tick)))
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(size / pace, self._send_piece, rest, size, pace)
 
@@ -151,7 +151,7 @@ class Connection(asyncio.Protocol):
         if not self._full:  # else later: the client is slower than that
             self._transport.write(rest[:size])
             rest = rest[size:]
-        self._send_slowly(rest, pace)
+        self._send_slowly(rest, pace, TICK if pace * TICK > FEW else LONG_TICK)
 
     def _finish(self) -> None:
         if self._full:
@@ -168,11 +168,6 @@ class Connection(asyncio.Protocol):
             self._transport.close()
         elif self._heard:
             self._next()
-
-
-def piece(pace: float) -> int:
-    """Bytes that are sent at a time, at so many bytes per second."""
-    return max(int(pace * TICK), min(SMALL, int(pace * LONG_TICK)), 1)
 
 
 def read_head(head: str) -> tuple[str, Request | None, bool]:

@@ -21,13 +21,14 @@ from pathlib import Path
 from typing import Any, Self
 
 from pipeline.errors import DataError, SettingError
-from pipeline.files import write_pieces
+from pipeline.files import Stretch, write_pieces
 from pipeline.records import Answer, Failure, Image, Outcome, Reason, Row
 from pipeline.shards import Line
 
 VERSION = 3
 # CRC-32; bytes of the description, of what comes before the picture, of the picture, of the rest
 HEAD = struct.Struct("<IIIII")
+USUAL_START = 1_024  # bytes of a record: more than most heads and descriptions have
 COLUMNS = (  # of a description, after the row's index; a failure has no more than the first five
     "reason",
     "http_status",
@@ -184,20 +185,37 @@ class Spool:
 
     def line(self, row: Row) -> Line:
         """The same as a line of a shard's table, and what a shard's tar has of it."""
-        record = self._find(row)
-        columns = dict(zip(COLUMNS, record.fields[1:], strict=False))
+        fields, body = self._locate(row)
+        columns = dict(zip(COLUMNS, fields, strict=False))
         columns |= {"key": row.key, "url": row.url, "caption": row.caption}
         columns["status"] = "failed" if columns["reason"] else "success"
-        return columns, (record.body,) if record.body else ()
+        return columns, (body,) if body.size else ()
+
+    def _locate(self, row: Row) -> tuple[list[Any], Stretch]:
+        """The columns of a row, and where its body lies, which is not looked at."""
+        with suppress(KeyError, ValueError, struct.error):
+            offset = self._places[row.index] >> SIZE_BITS
+            start = os.pread(self._file, USUAL_START, offset)
+            _, length, *sizes = HEAD.unpack_from(start)
+            end = HEAD.size + length
+            if end > USUAL_START:
+                start = os.pread(self._file, end, offset)
+            index, *fields = json.loads(start[HEAD.size : end])
+            if index == row.index:
+                return fields, Stretch(self._file, offset + end, sum(sizes))
+        raise self._altered(row)
 
     def _find(self, row: Row) -> _Record:
         record = self._record(self._places[row.index]) if row.index in self else None
         if record is None:
-            raise DataError(
-                f"{self.path}: does not hold row {row.index}; it or its chunk was altered while in "
-                "use, so run the same command again"
-            )
+            raise self._altered(row)
         return record
+
+    def _altered(self, row: Row) -> DataError:
+        return DataError(
+            f"{self.path}: does not hold row {row.index}; it or its chunk was altered while in "
+            "use, so run the same command again"
+        )
 
     def __contains__(self, index: int) -> bool:
         return index in self._places

@@ -4,13 +4,14 @@ Every file is written to a temporary name, fsynced and renamed. Parquet tables c
 (format, version, whatever else a reader needs) in their schema metadata.
 """
 
+import errno
 import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,6 +20,7 @@ from pipeline.errors import DataError, SettingError
 
 MANIFEST = b"capstan"
 IOV_MAX = os.sysconf("SC_IOV_MAX")
+CANNOT_COPY = {errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP}  # some file systems
 
 
 @contextmanager
@@ -59,6 +61,38 @@ def write_pieces(file: int, pieces: Sequence[bytes | memoryview], offset: int) -
             written += os.pwrite(file, b"".join(some)[written:], offset + written)
         offset += size
     return offset
+
+
+class Stretch(NamedTuple):
+    """Bytes that lie in a file already."""
+
+    file: int  # its descriptor
+    offset: int
+    size: int
+
+
+def copy_stretch(stretch: Stretch, file: int, offset: int) -> int:
+    """Copy bytes of another file into a file, from an offset on; return where they end.
+
+    The system does that in little more than half of the time of reading and writing them. Raises
+    DataError when the other file ends before.
+    """
+    source, at, left = stretch
+    while left:
+        copied = _copy(source, at, left, file, offset)
+        if not copied:
+            raise DataError(f"a file that was being copied has ended {left} bytes too early")
+        at, offset, left = at + copied, offset + copied, left - copied
+    return offset
+
+
+def _copy(source: int, at: int, size: int, file: int, offset: int) -> int:
+    try:
+        return os.copy_file_range(source, file, size, at, offset)
+    except OSError as error:
+        if error.errno not in CANNOT_COPY:
+            raise
+    return os.pwrite(file, os.pread(source, size, at), offset)
 
 
 def _sync(path: Path) -> None:

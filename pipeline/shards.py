@@ -20,7 +20,9 @@ import pyarrow as pa
 
 from pipeline.errors import DataError
 from pipeline.files import (
+    Stretch,
     atomic_write,
+    copy_stretch,
     read_json,
     read_table,
     sha256_file,
@@ -31,11 +33,10 @@ from pipeline.files import (
 from pipeline.records import Image, Outcome, Row, StoredImage
 from pipeline.schemas import OUTCOME_SCHEMA
 
-Line = tuple[
-    Mapping[str, Any], Sequence[bytes | memoryview]
-]  # columns of a row; its files, as in a tar
+Piece = bytes | memoryview | Stretch
+Line = tuple[Mapping[str, Any], Sequence[Piece]]  # columns of a row; its files, as in a tar
 
-HELD = 1 << 20  # bytes of a tar that are written at once
+HELD = 1 << 20  # bytes of a tar that are written at once: fewer waits for a turn of our thread
 VERSION = 1
 IMAGES = "capstan-image-shard"
 FUSED = "capstan-fused-shard"  # features and outcomes: of pictures that were never stored
@@ -89,17 +90,19 @@ class _Tar:
     def __init__(self, file: BinaryIO) -> None:
         self._file = file.fileno()
         self._size = self._written = 0
-        self._parts: list[bytes | memoryview] = []
+        self._held: list[bytes | memoryview] = []
 
-    def add(self, parts: Sequence[bytes | memoryview]) -> None:
-        """Add files as they lie in a tar; they are written together, for this thread to wait less
-        often for its turn.
-        """
-        if parts and self._size == 0:  # not in an empty tar: `tarfile` refuses it
+    def add(self, pieces: Sequence[Piece]) -> None:
+        """Add files as they lie in a tar."""
+        if pieces and self._size == 0:  # not in an empty tar: `tarfile` refuses it
             says = {"CAPSTAN.format": IMAGES, "CAPSTAN.version": str(VERSION)}
             self._append(tarfile.TarInfo.create_pax_global_header(says))
-        for part in parts:
-            self._append(part)
+        for piece in pieces:
+            if isinstance(piece, Stretch):
+                self._flush()
+                self._size = self._written = copy_stretch(piece, self._file, self._written)
+            else:
+                self._append(piece)
 
     def end(self) -> None:
         """Write the rest, and the zeros that end a tar."""
@@ -107,15 +110,15 @@ class _Tar:
         self._append(bytes(-self._size % tarfile.RECORDSIZE))
         self._flush()
 
-    def _append(self, part: bytes | memoryview) -> None:
-        self._parts.append(part)
-        self._size += len(part)
+    def _append(self, piece: bytes | memoryview) -> None:
+        self._held.append(piece)
+        self._size += len(piece)
         if self._size - self._written > HELD:
             self._flush()
 
     def _flush(self) -> None:
-        self._written = write_pieces(self._file, self._parts, self._written)
-        self._parts = []
+        self._written = write_pieces(self._file, self._held, self._written)
+        self._held = []
 
 
 def write_outcomes(

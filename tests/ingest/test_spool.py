@@ -1,4 +1,6 @@
 import hashlib
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,8 +11,9 @@ from hypothesis import strategies as st
 from ingest import spool as spool_module
 from ingest.spool import Frame, Spool, bare, remove_spools
 from pipeline.errors import DataError, SettingError
+from pipeline.files import Stretch
 from pipeline.records import Answer, Failure, Image, Outcome, Reason, Row
-from pipeline.shards import outcome_row, tar_frame
+from pipeline.shards import Piece, outcome_row, tar_frame
 
 RESULTS = st.builds(
     Image,
@@ -73,17 +76,27 @@ def test_a_kill_at_any_byte_loses_what_was_torn_and_no_more(
         assert spool.read(row(99)) == Outcome(row(99), Answer(), PICTURE)
 
 
+def stretches(pieces: Sequence[Piece]) -> list[Stretch]:
+    """Pieces that are all in a file."""
+    assert all(isinstance(piece, Stretch) for piece in pieces)
+    return [piece for piece in pieces if isinstance(piece, Stretch)]
+
+
+@pytest.mark.parametrize("url_length", [10, 5_000])  # so that a record's start is longer than usual
 @pytest.mark.parametrize("result", [PICTURE, Failure(Reason.DNS)])
-def test_a_line_of_a_shard_is_ready_made(tmp_path: Path, result: Image | Failure) -> None:
-    outcome = Outcome(row(0), Answer(200, 2, 7, "http://h/2"), result)
+def test_a_line_of_a_shard_is_ready_made(
+    tmp_path: Path, result: Image | Failure, url_length: int
+) -> None:
+    outcome = Outcome(row(0), Answer(200, 2, 7, "http://h/".ljust(url_length, "2")), result)
     with Spool(tmp_path / "spool", IDENTITY, tar_frame) as spool:
         spool.append(row(0), outcome.answer, result)
         columns, files = spool.line(row(0))
+        body = b"".join(os.pread(file, size, offset) for file, offset, size in stretches(files))
     assert {name: value for name, value in outcome_row(outcome).items() if value is not None} == {
         name: value for name, value in columns.items() if value is not None
     }
     head, tail = tar_frame(row(0), PICTURE)
-    assert b"".join(files) == (head + b"picture" + tail if result is PICTURE else b"")
+    assert body == (head + b"picture" + tail if result is PICTURE else b"")
 
 
 def test_a_damaged_record_ends_what_is_kept(tmp_path: Path) -> None:
@@ -132,14 +145,18 @@ def test_two_runs_do_not_share_a_spool(tmp_path: Path, monkeypatch: pytest.Monke
         Spool(tmp_path / "spool", IDENTITY)
 
 
-def test_a_spool_altered_in_use_is_an_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize("read", [Spool.read, Spool.line])
+def test_a_spool_altered_in_use_is_an_error(
+    tmp_path: Path, read: Callable[[Spool, Row], object]
+) -> None:
     with Spool(tmp_path / "spool", IDENTITY) as spool:
         spool.append(row(0), Answer(), PICTURE)
         with pytest.raises(DataError, match="does not hold row 1"):
-            spool.read(row(1))
-        (tmp_path / "spool").write_bytes(b"")
-        with pytest.raises(DataError, match="altered while in use"):
-            spool.read(row(0))
+            read(spool, row(1))
+        for altered in (b"", bytes(1_000), b"something else" * 100):
+            (tmp_path / "spool").write_bytes(altered)
+            with pytest.raises(DataError, match="altered while in use"):
+                read(spool, row(0))
 
 
 def test_only_empty_trees_are_removed(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Files are whole or absent, whatever happens to the writer."""
 
+import errno
 import os
 import resource
 import signal
@@ -9,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import SettingError
+from pipeline.errors import DataError, SettingError
 from pipeline.files import (
+    Stretch,
     atomic_write,
+    copy_stretch,
     data_files,
     input_directory,
     output_directory,
@@ -86,3 +89,37 @@ def test_pieces_that_find_no_room_are_an_error(tmp_path: Path) -> None:
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert (tmp_path / "file").read_bytes() == b"eight byte"
+
+
+def refuse(*_: object) -> int:
+    """As file systems do that cannot copy."""
+    raise OSError(errno.EOPNOTSUPP, "not there")
+
+
+@pytest.mark.parametrize("can_copy", [True, False])
+def test_a_stretch_of_a_file_is_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, can_copy: bool
+) -> None:
+    if not can_copy:
+        monkeypatch.setattr(os, "copy_file_range", refuse)
+    data = os.urandom(300_000)
+    (tmp_path / "old").write_bytes(data)
+    with (tmp_path / "old").open("rb") as old, (tmp_path / "new").open("wb") as new:
+        end = copy_stretch(Stretch(old.fileno(), 7, 200_000), new.fileno(), 0)
+        assert end == 200_000
+        assert copy_stretch(Stretch(old.fileno(), 3, 5), new.fileno(), end) == end + 5
+        with pytest.raises(DataError, match="has ended 2 bytes too early"):
+            copy_stretch(Stretch(old.fileno(), 299_999, 3), new.fileno(), end)
+    assert (tmp_path / "new").read_bytes()[:-1] == data[7:200_007] + data[-1:] + data[4:7]
+
+
+def test_a_stretch_that_finds_no_room_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "old").write_bytes(b"old and long")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with (tmp_path / "old").open("rb") as old, (tmp_path / "new").open("wb") as new:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
+        try:
+            with pytest.raises(OSError, match="File too large"):
+                copy_stretch(Stretch(old.fileno(), 0, 12), new.fileno(), 0)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -10,10 +10,9 @@ from base64 import b64encode
 from collections import deque
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from functools import cached_property
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, NamedTuple
 
 import aiohappyeyeballs
 from yarl import URL
@@ -44,8 +43,7 @@ PLAIN = re.compile(
 OUR_OWN_FAULTS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(NamedTuple):
     """Where a URL's answers come from."""
 
     tls: bool
@@ -53,8 +51,7 @@ class Origin:
     port: int
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """A URL taken apart."""
 
     url: str
@@ -148,8 +145,7 @@ def raise_if_ours(error: OSError) -> None:
         raise error
 
 
-@dataclass(frozen=True, slots=True)
-class Patience:
+class Patience(NamedTuple):
     """Seconds."""
 
     total: float

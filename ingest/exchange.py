@@ -40,16 +40,17 @@ class Answer:
     """To one request. The body is there for 2xx only."""
 
     status: int
-    headers: list[tuple[bytes, bytes]]  # names in lower case
+    headers: dict[bytes, list[bytes]]  # by name in lower case
     body: bytes = b""
 
     def all(self, name: bytes) -> list[str]:
         """Values of all headers of a name."""
-        return [value.decode(errors="replace") for key, value in self.headers if key == name]
+        return [value.decode(errors="replace") for value in self.headers.get(name, ())]
 
     def first(self, name: bytes) -> str | None:
         """Value of the first header of a name."""
-        return next(iter(self.all(name)), None)
+        values = self.headers.get(name)
+        return values[0].decode(errors="replace") if values else None
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -70,7 +71,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _begin(self, limit: int) -> None:
         self._limit = limit
-        self._answer = Answer(0, [])
+        self._answer = Answer(0, {})
         self._pieces: list[bytes] = []
         self._head = self._size = 0  # bytes
         self._has_length = self._is_chunked = self._in_body = False
@@ -144,7 +145,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
-        self._answer.headers.append((name, value))
+        self._answer.headers.setdefault(name, []).append(value)
         if name == b"content-length":
             self._has_length = True
         elif name == b"transfer-encoding":

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from importlib.metadata import version
+from typing import NamedTuple
 
 from yarl import URL
 
@@ -40,8 +41,7 @@ class Redirect:
     url: str
 
 
-@dataclass(frozen=True, slots=True)
-class Fetched:
+class Fetched(NamedTuple):
     """How one request ended: with a body, with another address, or why with neither."""
 
     status: int | None

@@ -4,7 +4,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from ingest.hosts import MAY_PASS, Host, HostLimits
 from ingest.pauses import Pauses, key_of
@@ -20,8 +20,7 @@ class Queue(Protocol):
         """Act on what was learned of the host."""
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What a request says of its host."""
 
     began: float

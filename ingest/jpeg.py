@@ -9,7 +9,7 @@ import io
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import PIL
@@ -51,8 +51,7 @@ class JpegError(ValueError):
     """Bytes that are no whole picture."""
 
 
-@dataclass(frozen=True, slots=True)
-class Jpeg:
+class Jpeg(NamedTuple):
     """A JPEG less its metadata, and what its header says of it."""
 
     data: bytes  # from its start to the end of its picture
@@ -108,8 +107,7 @@ def read(data: bytes) -> Jpeg:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Frame:
+class _Frame(NamedTuple):
     marker: int  # how it is coded
     size: tuple[int, int]
     sampling: bytes  # of each component, across and down in four bits each

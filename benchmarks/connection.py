@@ -17,8 +17,8 @@ FIELDS = {
 }
 LONGEST_HEAD = 64 << 10
 TICK = 0.05  # seconds between the pieces of a body that is sent slowly
-LONG_TICK = 1.0  # the same, after the first, where a piece would have no more bytes than FEW
-FEW = 200
+SLOW = 4_000  # bytes per second
+LONG_TICK = 1.0  # seconds between pieces after the first of what is sent so slowly
 REFUSED = plain(400)
 
 
@@ -131,27 +131,29 @@ class Connection(asyncio.Protocol):
         self._transport.abort()
 
     def _send(self, reply: Reply) -> None:
-        body = reply.body
-        if reply.pace == inf:
-            self._transport.writelines((reply.head, body) if body else (reply.head,))
-            self._finish()
-        else:
-            self._transport.write(reply.head)
-            self._send_slowly(memoryview(body), reply.pace, TICK)
-
-    def _send_slowly(self, rest: memoryview, pace: float, tick: float) -> None:
-        if not rest:
+        head, body = reply.head, reply.body
+        if reply.pace == inf or not body:
+            self._transport.writelines((head, body) if body else (head,))
             self._finish()
             return
+        if reply.pace < SLOW:
+            self._transport.write(head)
+            head = b""
+        self._send_slowly(head, memoryview(body), reply.pace, TICK)
+
+    def _send_slowly(self, head: bytes, rest: memoryview, pace: float, tick: float) -> None:
         size = min(len(rest), max(1, int(pace * tick)))
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(size / pace, self._send_piece, rest, size, pace)
+        self._timer = loop.call_later(size / pace, self._send_piece, head, rest, size, pace)
 
-    def _send_piece(self, rest: memoryview, size: int, pace: float) -> None:
+    def _send_piece(self, head: bytes, rest: memoryview, size: int, pace: float) -> None:
         if not self._full:  # else later: the client is slower than that
-            self._transport.write(rest[:size])
-            rest = rest[size:]
-        self._send_slowly(rest, pace, TICK if pace * TICK > FEW else LONG_TICK)
+            self._transport.writelines((head, rest[:size]) if head else (rest[:size],))
+            head, rest = b"", rest[size:]
+        if rest:
+            self._send_slowly(head, rest, pace, LONG_TICK if pace < SLOW else TICK)
+        else:
+            self._finish()
 
     def _finish(self) -> None:
         if self._full:

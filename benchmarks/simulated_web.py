@@ -27,6 +27,7 @@ from benchmarks.nginx import free_port
 from benchmarks.photolike import Sizes
 from benchmarks.replies import Fault
 from benchmarks.virtual_hosts import Host, Spec, VirtualHosts, address
+from ingest.memory import keep_memory
 from pipeline.errors import CapstanError, SettingError
 
 SPARE_FILES = 512  # for what is no listening socket
@@ -101,6 +102,7 @@ def serve(spec: Spec, pipe: Pipe) -> None:
     import uvloop
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, and so the pipe
+    keep_memory()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(spec, pipe))
 

@@ -27,6 +27,7 @@ from typing import BinaryIO, Self, cast
 
 from ingest.config import Pictures
 from ingest.images import prepare, prepare_undecoded
+from ingest.memory import keep_memory
 from pipeline.errors import CapstanError
 from pipeline.records import Failure, Image, Reason
 
@@ -37,8 +38,6 @@ AHEAD = 2  # pictures at a process at a time, so that it need not wait for the n
 TRIES = 2
 BUFFER = 1 << 20  # bytes of an answer read ahead
 SIZE = struct.Struct("<I")  # bytes of the message that follows
-# glibc gives the memory of each picture back at once, and asking again costs a fifth of the time.
-KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(64 << 20), "MALLOC_MMAP_THRESHOLD_": str(32 << 20)}
 START = "import sys; from ingest.decoders import serve; serve(int(sys.argv[1]))"
 
 
@@ -192,7 +191,7 @@ def _start() -> tuple["subprocess.Popen[bytes]", socket.socket]:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             pass_fds=[theirs.fileno()],
-            env={**KEEP_MEMORY, **os.environ, "PYTHONPATH": path},
+            env={**os.environ, "PYTHONPATH": path},
             process_group=0,
         )
     return process, ours
@@ -232,6 +231,7 @@ async def _receive(reader: asyncio.StreamReader) -> bytes | None:
 def serve(descriptor: int) -> None:
     """Answer pictures until the parent's end of the socket closes."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    keep_memory()
     warnings.filterwarnings("ignore", module="PIL")  # of damaged metadata, which is left out
     # Closed by our end alone: a parent that hears of it sooner would cut a traceback short.
     parent = socket.socket(fileno=descriptor)

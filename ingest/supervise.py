@@ -19,6 +19,7 @@ import uvloop
 from ingest.chunks import Chunk
 from ingest.config import Settings
 from ingest.forks import start_server
+from ingest.memory import keep_memory
 from ingest.messages import Begun, Shard, Tally
 from ingest.pauses import Pauses
 from ingest.sink import Sink
@@ -176,6 +177,7 @@ def run_in_child(connection: Connection, main: Callable[[], Coroutine[Any, Any, 
     """Run the loop of a process until it ends or its parent does; send the error that ended it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C too and ends us
     _raise_file_limit()
+    keep_memory()
     gc.freeze()
     gc.set_threshold(*COLLECT_AFTER)
     with closing(connection), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

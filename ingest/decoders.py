@@ -149,7 +149,7 @@ class _Worker:
         process, ours = _start()
         reader, writer = await asyncio.open_unix_connection(sock=ours, limit=BUFFER)
         try:
-            _send(writer, pickle.dumps(self.work))
+            writer.writelines(_message(pickle.dumps(self.work)))
             if await _receive(reader) is None:
                 raise CapstanError(f"a decoder process does not start (status {process.wait()})")
             self._writer = writer
@@ -198,8 +198,8 @@ def _start() -> tuple["subprocess.Popen[bytes]", socket.socket]:
 
 
 def _ask(writer: asyncio.StreamWriter, job: _Job) -> None:
-    _send(writer, _pickled(job.pictures))
-    _send(writer, job.data)
+    # At once, as each write wakes the process, which would find a part only.
+    writer.writelines((*_message(_pickled(job.pictures)), *_message(job.data)))
 
 
 @lru_cache(64)
@@ -212,9 +212,8 @@ def _unpickled(pictures: bytes) -> Pictures:
     return cast(Pictures, pickle.loads(pictures))
 
 
-def _send(writer: asyncio.StreamWriter, message: bytes) -> None:
-    writer.write(SIZE.pack(len(message)))
-    writer.write(message)
+def _message(content: bytes) -> tuple[bytes, bytes]:
+    return SIZE.pack(len(content)), content
 
 
 async def _receive(reader: asyncio.StreamReader) -> bytes | None:
@@ -255,6 +254,5 @@ def _read(requests: BinaryIO) -> bytes:
     return requests.read(size)
 
 
-def _answer(parent: socket.socket, message: bytes) -> None:
-    parent.sendall(SIZE.pack(len(message)))
-    parent.sendall(message)
+def _answer(parent: socket.socket, content: bytes) -> None:
+    parent.sendall(b"".join(_message(content)))

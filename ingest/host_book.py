@@ -72,6 +72,10 @@ class HostBook:
         known.queues.remove(queue)
         self._forget_idle(known)
 
+    def is_failing(self, name: str) -> bool:
+        """Whether a host that is being asked has made nothing but trouble lately."""
+        return self._known[name].host.is_failing
+
     def leave(self, name: str, verdict: Verdict | None) -> None:
         """End a request to a host, and learn from it."""
         known, now = self._known[name], self.now()

@@ -58,6 +58,11 @@ class Host:
         """Whether rows are not even tried."""
         return self.closed_for is not None and now < self.not_before
 
+    @property
+    def is_failing(self) -> bool:
+        """Whether it has made nothing but trouble since its last good answer."""
+        return self.failures > 0
+
     def is_ordinary(self, now: float) -> bool:
         """Whether nothing need be remembered of it."""
         return self.failing_since is None and self.growing_fast and now >= self.not_before

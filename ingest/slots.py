@@ -11,8 +11,9 @@ class Slots:
     """So many rows at work, and so many more that wait for a slow answer.
 
     A row that is being fetched for longer than SLOW seconds steps aside: its slot goes to another
-    row, while there are fewer than `aside` such rows. So dead hosts and trickling ones cost
-    memory, which is bounded, and not the speed of the rest.
+    row, while there are fewer than `aside` such rows; of a host that is failing it does so at
+    once. So dead hosts and trickling ones cost memory, which is bounded, and not the speed of the
+    rest.
     """
 
     def __init__(self, count: int, aside: int) -> None:
@@ -58,12 +59,13 @@ class Slots:
 
 
 class Slot:
-    """The slot of one row, taken before, while its `with` block runs."""
+    """The slot of one row, taken before, while its `with` block runs; `failing` is of its host."""
 
-    def __init__(self, slots: Slots) -> None:
+    def __init__(self, slots: Slots, failing: bool) -> None:
         self._slots, self._is_aside = slots, False
         slots.begin()
-        self._timer = asyncio.get_running_loop().call_later(SLOW, self._step_aside)
+        patience = 0.0 if failing else SLOW
+        self._timer = asyncio.get_running_loop().call_later(patience, self._step_aside)
 
     def _step_aside(self) -> None:
         self._is_aside = self._slots.step_aside()

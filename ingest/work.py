@@ -195,7 +195,8 @@ class Engine:
                 visit := self._frontier.take()
             ):  # now, as a host may have asked for a pause meanwhile
                 self._out += 1
-                self._group.create_task(self._visit(visit, Slot(slots)))
+                slot = Slot(slots, self._place.hosts.is_failing(visit.host))
+                self._group.create_task(self._visit(visit, slot))
             else:
                 slots.put_back()
 

@@ -28,7 +28,7 @@ from pipeline.files import data_files
 
 CHUNK = 2_000  # rows
 FAULTS = [*[Fault.NONE] * 17, Fault.NOT_FOUND, Fault.HTML, Fault.REDIRECT]
-IN_FLIGHT = 64  # of each of the processes
+IN_FLIGHT = 64  # of each of the processes, where no slow request steps aside
 PICTURES = {f"{step}.jpg": rung(step) for step in range(4, 12)}
 PATIENCE = 120.0  # seconds without a request
 
@@ -78,7 +78,7 @@ def start(folder: Path, output: str) -> "subprocess.Popen[bytes]":
     """Begin a run in a session of its own, quietly."""
     words = [sys.executable, "-m", "pipeline.cli", "ingest", "--input", str(folder / "in")]
     words += ["--output", str(folder / output), "--allow-private", "--per-host", "10000"]
-    words += ["--in-flight", str(IN_FLIGHT), "--processes", "2"]
+    words += ["--in-flight", str(IN_FLIGHT), "--aside", "0", "--processes", "2"]
     return subprocess.Popen(words, stderr=subprocess.DEVNULL, start_new_session=True)
 
 

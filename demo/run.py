@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 IMAGE_SIZE = 48  # pixels; the network's input
 PORT = 8397  # the same each time, for URLs are data: other URLs would mean other work
 PROMISED = 0.8  # share of held-out captions exactly right
+SHORT_FORM = "This is the short form: too little training for right captions."
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ def write_notes(folder: Path, size: Size) -> None:
         "The captioner on top is trained as always, on standardised features.",
     ]
     if not size.keeps_promise:
-        notes.append("This is the short form: too little training for right captions.")
+        notes.append(SHORT_FORM)
     write_json(folder / "notes.json", {"title": "The Capstan demo", "notes": notes})
 
 
@@ -156,6 +157,8 @@ def conclude(folder: Path, size: Size) -> None:
     )
     right = share_right(folder)
     logger.info("%d new pictures: captions exactly right %.1f %%", size.held_out, 100 * right)
+    if not size.keeps_promise:
+        logger.info(SHORT_FORM)
     if size.keeps_promise and min(right, metrics["model"]["exact"]) < PROMISED:
         raise CapstanError(f"fewer than {PROMISED:.0%} of the captions are right; that is a bug")
 

@@ -168,7 +168,7 @@ class Connection(asyncio.BufferedProtocol):
         self._size += len(body)
         if self._size > self._limit:
             self._fail(Reason.TOO_LARGE)
-        else:
+        elif self._waiter is not None:  # else it follows a status that said enough
             self._pieces.append(body)
 
     def on_message_complete(self) -> None:
@@ -190,9 +190,9 @@ class Connection(asyncio.BufferedProtocol):
                 self._fail(unpacked)
                 return
             body = unpacked
-        self._answer.body, self._used = body, True
-        self._settle().set_result(self._answer)
-        self._begin(0)  # an idle connection holds no picture
+        answer, self._answer, self._pieces = self._answer, Answer(0, {}), []  # to hold no picture
+        answer.body, self._used = body, True
+        self._settle().set_result(answer)
 
     def _fail(self, reason: Reason) -> None:
         self.close()

@@ -227,9 +227,10 @@ def test_pictures_come_over_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 TLS = Failure(Reason.TLS)
 
 
+@pytest.mark.parametrize("status", [200, 404])
 @pytest.mark.parametrize(("answers", "connections"), [(9, 1), (1, 4)])
 async def test_a_connection_is_used_again_and_replaced_when_it_was_closed(
-    answers: int, connections: int
+    answers: int, connections: int, status: int
 ) -> None:
     opened = 0
 
@@ -238,12 +239,12 @@ async def test_a_connection_is_used_again_and_replaced_when_it_was_closed(
         opened += 1
         for _ in range(answers):
             await reader.read(1_000)
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx")
+            writer.write(b"HTTP/1.1 %d Said\r\nContent-Length: 1\r\n\r\nx" % status)
         await reader.read(1_000)  # of the next, which it does not answer
 
     async with serving(handle) as url, open_connections(LOCAL) as opener:
         for _ in range(4):
-            assert (await fetch(opener, url, LOCAL, 20.0)).result == b"x"
+            assert (await fetch(opener, url, LOCAL, 20.0)).status == status
     assert opened == connections
 
 

@@ -28,7 +28,7 @@ from pipeline.shards import Line
 VERSION = 3
 # CRC-32; bytes of the description, of what comes before the picture, of the picture, of the rest
 HEAD = struct.Struct("<IIIII")
-USUAL_START = 1_024  # bytes of a record: more than most heads and descriptions have
+USUAL_START = 2_048  # bytes of a record: more than most have before their picture
 COLUMNS = (  # of a description, after the row's index; a failure has no more than the first five
     "reason",
     "http_status",
@@ -192,17 +192,21 @@ class Spool:
         return columns, (body,) if body.size else ()
 
     def _locate(self, row: Row) -> tuple[list[Any], Stretch]:
-        """The columns of a row, and where its body lies, which is not looked at."""
+        """The columns of a row, and where its body lies; of that, what has a hash is not read."""
         with suppress(KeyError, ValueError, struct.error):
             offset = self._places[row.index] >> SIZE_BITS
             start = os.pread(self._file, USUAL_START, offset)
-            _, length, *sizes = HEAD.unpack_from(start)
-            end = HEAD.size + length
-            if end > USUAL_START:
-                start = os.pread(self._file, end, offset)
-            index, *fields = json.loads(start[HEAD.size : end])
-            if index == row.index:
-                return fields, Stretch(self._file, offset + end, sum(sizes))
+            checksum, length, before, picture, after = HEAD.unpack_from(start)
+            body = HEAD.size + length
+            if body + before > USUAL_START:
+                start = os.pread(self._file, body + before, offset)
+            data_at = offset + body + before
+            data = b"" if self._hashed else os.pread(self._file, picture, data_at)
+            rest = os.pread(self._file, after, data_at + picture)
+            description = start[HEAD.size : body]
+            if self._crc(description, (start[body : body + before], data, rest)) == checksum:
+                fields = json.loads(description)[1:]
+                return fields, Stretch(self._file, offset + body, before + picture + after)
         raise self._altered(row)
 
     def _find(self, row: Row) -> _Record:

@@ -149,11 +149,13 @@ def test_two_runs_do_not_share_a_spool(tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_spool_altered_in_use_is_an_error(
     tmp_path: Path, read: Callable[[Spool, Row], object]
 ) -> None:
-    with Spool(tmp_path / "spool", IDENTITY) as spool:
+    with Spool(tmp_path / "spool", IDENTITY, tar_frame) as spool:
         spool.append(row(0), Answer(), PICTURE)
         with pytest.raises(DataError, match="does not hold row 1"):
             read(spool, row(1))
-        for altered in (b"", bytes(1_000), b"something else" * 100):
+        whole = (tmp_path / "spool").read_bytes()
+        torn = whole[:-1] + bytes((whole[-1] ^ 1,))  # in what comes after the picture
+        for altered in (torn, b"", bytes(1_000), b"something else" * 100):
             (tmp_path / "spool").write_bytes(altered)
             with pytest.raises(DataError, match="altered while in use"):
                 read(spool, row(0))

@@ -1,7 +1,7 @@
 """Which addresses may be connected to: public ones, unless private ones are asked for.
 
 A resolver is asked for names only; an address written into a URL goes past it. So both are
-checked: the resolver's answers and every socket before it connects.
+checked: the resolver's answers and every address before it is connected to.
 """
 
 import socket

@@ -137,7 +137,9 @@ class Load(Flags):
     processes: int = flag(0, "processes, each with its own event loop; 0: one per core", 0)
     in_flight: int = flag(256, "rows being fetched or decoded at a time, per process", 1)
     aside: int = flag(
-        2_048, "further rows that wait for an answer for more than half a second, per process", 0
+        2_048,
+        "further rows that wait for more than half a second, or for a failing host, per process",
+        0,
     )
     per_host: int = flag(
         16, "most connections to one host at a time, over all processes; fewer while it errs", 1

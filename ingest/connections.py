@@ -10,9 +10,9 @@ from base64 import b64encode
 from collections import deque
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from functools import cached_property
+from functools import cached_property, partial
 from ipaddress import ip_address
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import aiohappyeyeballs
 from yarl import URL
@@ -241,21 +241,22 @@ class Connections:
             raise ExchangeError(Reason.CONNECT) from error
 
     async def _connect_to(self, addresses: Sequence[Address], origin: Origin) -> Connection:
+        loop, make = asyncio.get_running_loop(), partial(Connection, self._buffer)
+        tls = self._tls if origin.tls else None
+        name = origin.host if origin.tls else None
+        if len(addresses) == 1:  # as most hosts have; the loop does that in half of the time
+            address = addresses[0].text
+            if self._public:
+                check_public(address)
+            _, connection = await loop.create_connection(
+                make, address, origin.port, ssl=tls, server_hostname=name
+            )
+            return connection
+        connected = await self._first_to_answer(addresses, origin.port)
         with ExitStack() as whatever_fails:
-            where: dict[str, Any]
-            if len(addresses) == 1:  # as most hosts have; the loop does that in half of the time
-                if self._public:
-                    check_public(addresses[0].text)
-                where = {"host": addresses[0].text, "port": origin.port}
-            else:
-                connected = await self._first_to_answer(addresses, origin.port)
-                whatever_fails.callback(connected.close)
-                where = {"sock": connected}
-            _, connection = await asyncio.get_running_loop().create_connection(
-                lambda: Connection(self._buffer),
-                ssl=self._tls if origin.tls else None,
-                server_hostname=origin.host if origin.tls else None,
-                **where,
+            whatever_fails.callback(connected.close)
+            _, connection = await loop.create_connection(
+                make, sock=connected, ssl=tls, server_hostname=name
             )
             whatever_fails.pop_all()
         return connection

@@ -76,30 +76,31 @@ def read(data: bytes) -> Jpeg:
     """
     kept: list[bytes | memoryview] = [SOI]
     frame, orientation = None, 0
-    for marker, start, scan in _segments(data):
+    for marker, start, end in _segments(data):
         if marker in LEFT_OUT:  # unread, as there may be megabytes of them
             continue
-        body = data[start:scan]
+        body = data[start:end]
         if marker in FRAMES:
             if frame:
                 raise JpegError("two frames")
             frame = _Frame.read(marker, body)
         if marker == APP1 and body.startswith(EXIF):
             orientation = orientation or exif_orientation(body[len(EXIF) :])
-        kept.append(_of_segment(marker, body))
+        kept.append(_kept(marker, body))
         if marker == SOS:
             break
     if not frame:
         raise JpegError("no frame")
+    scan = end  # its data follow
     one_scan = frame.marker != PROGRESSIVE and body[:1] == bytes([frame.components])
-    end = _scan_end(data, scan) if one_scan else _picture_end(data, scan)
-    if end is None and not one_scan:
+    last = _scan_end(data, scan) if one_scan else _picture_end(data, scan)
+    if last is None and not one_scan:
         raise JpegError("no end")
     header = b"".join(kept)
-    clean = end == len(data) and header == data[:scan]  # spares a copy
+    clean = last == len(data) and header == data[:scan]  # spares a copy
     return Jpeg(
-        data if clean else b"".join((header, memoryview(data)[scan:end], b"" if end else EOI)),
-        end is not None,
+        data if clean else b"".join((header, memoryview(data)[scan:last], b"" if last else EOI)),
+        last is not None,
         frame.size,
         frame.usual,
         frame.components,
@@ -152,14 +153,18 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     raise JpegError("no scan")
 
 
-def _of_segment(marker: int, body: bytes) -> bytes:
-    """What is kept of a segment.
+def _kept(marker: int, body: bytes) -> bytes:
+    """What is kept of a segment: all, but of applications' own what says how colours are stored."""
+    if APP0 <= marker <= APP15:
+        return _colours(marker, body)
+    return bytes((0xFF, marker)) + (len(body) + 2).to_bytes(2) + body
 
-    Of applications' own, those that say how colours are stored, in a form that libjpeg has no
-    doubts of.
+
+def _colours(marker: int, body: bytes) -> bytes:
+    """A segment that says how colours are stored, in a form that libjpeg has no doubts of.
+
+    Nothing, if it says something else.
     """
-    if not APP0 <= marker <= APP15:
-        return b"".join((bytes((0xFF, marker)), (len(body) + 2).to_bytes(2), body))
     if marker == APP0 and body.startswith(b"JFIF\0") and len(body) >= 14:
         version = body[5:7] if body[5] == 1 else b"\1\2"
         return b"\xff\xe0\0\x10" + body[:5] + version + body[7:12] + b"\0\0"

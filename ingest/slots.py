@@ -12,8 +12,8 @@ class Slots:
 
     A row that is being fetched for longer than SLOW seconds steps aside: its slot goes to another
     row, while there are fewer than `aside` such rows; of a host that is failing it does so at
-    once. So dead hosts and trickling ones cost memory, which is bounded, and not the speed of the
-    rest.
+    once. So dead hosts and trickling ones cost memory, which is bounded, and little of the speed
+    of the rest.
     """
 
     def __init__(self, count: int, aside: int) -> None:

@@ -6,6 +6,8 @@ import resource
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -79,15 +81,24 @@ def test_more_pieces_than_the_system_takes_at_once(tmp_path: Path) -> None:
     assert (tmp_path / "file").read_bytes() == b"".join([b"before ", *pieces, b"after"])
 
 
-def test_pieces_that_find_no_room_are_an_error(tmp_path: Path) -> None:
+@contextmanager
+def room_for(size: int) -> Iterator[None]:
+    """No file may become longer; a first write takes as much as there is room for."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    with (tmp_path / "file").open("wb") as file:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))  # the first write takes so much
-        try:
-            with pytest.raises(OSError, match="File too large"):
-                write_pieces(file.fileno(), [b"eight by", b"tes more"], 0)
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_pieces_that_find_no_room_are_an_error(tmp_path: Path) -> None:
+    with (
+        (tmp_path / "file").open("wb") as file,
+        room_for(10),
+        pytest.raises(OSError, match="File too large"),
+    ):
+        write_pieces(file.fileno(), [b"eight by", b"tes more"], 0)
     assert (tmp_path / "file").read_bytes() == b"eight byte"
 
 
@@ -115,11 +126,10 @@ def test_a_stretch_of_a_file_is_copied(
 
 def test_a_stretch_that_finds_no_room_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "old").write_bytes(b"old and long")
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    with (tmp_path / "old").open("rb") as old, (tmp_path / "new").open("wb") as new:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
-        try:
-            with pytest.raises(OSError, match="File too large"):
-                copy_stretch(Stretch(old.fileno(), 0, 12), new.fileno(), 0)
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with (
+        (tmp_path / "old").open("rb") as old,
+        (tmp_path / "new").open("wb") as new,
+        room_for(10),
+        pytest.raises(OSError, match="File too large"),
+    ):
+        copy_stretch(Stretch(old.fileno(), 0, 12), new.fileno(), 0)

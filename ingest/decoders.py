@@ -36,7 +36,7 @@ Function = Callable[[bytes, Pictures], Image | Failure]
 TIME_LIMIT = 30.0  # seconds for one picture
 AHEAD = 2  # pictures at a process at a time, so that it need not wait for the next
 TRIES = 2
-BUFFER = 1 << 20  # bytes of an answer read ahead
+BUFFER = 1 << 20  # bytes of requests read at a time
 SIZE = struct.Struct("<I")  # bytes of the message that follows
 START = "import sys; from ingest.decoders import serve; serve(int(sys.argv[1]))"
 
@@ -119,7 +119,7 @@ class _Worker:
 
     work: _Work
     jobs: deque[_Job] = field(default_factory=deque)
-    _writer: asyncio.StreamWriter | None = None  # while the process is ready
+    _channel: "_Channel | None" = None  # while the process is ready
     _error: BaseException | None = None  # why there is no process any more
 
     def give(self, data: bytes, pictures: Pictures) -> "asyncio.Future[Image | Failure]":
@@ -127,8 +127,8 @@ class _Worker:
             raise self._error
         job = _Job(data, pictures, asyncio.get_running_loop().create_future())
         self.jobs.append(job)
-        if self._writer:
-            _ask(self._writer, job)
+        if self._channel:
+            self._channel.ask(job)
         return job.result
 
     async def run(self) -> None:
@@ -147,22 +147,28 @@ class _Worker:
     async def _run_process(self) -> int:
         """Have a process answer pictures until it ends; return how it ended."""
         process, ours = _start()
-        reader, writer = await asyncio.open_unix_connection(sock=ours, limit=BUFFER)
+        loop = asyncio.get_running_loop()
+        _, channel = await loop.create_unix_connection(lambda: _Channel(self._hear), sock=ours)
         try:
-            writer.writelines(_message(pickle.dumps(self.work)))
-            if await _receive(reader) is None:
-                raise CapstanError(f"a decoder process does not start (status {process.wait()})")
-            self._writer = writer
-            for job in self.jobs:
-                _ask(writer, job)
-            while answer := await _receive(reader):
-                self.jobs.popleft().end(pickle.loads(answer))
+            channel.send(pickle.dumps(self.work))
+            await channel.closed
         finally:
-            self._writer = None
-            writer.close()
+            was_ready, self._channel = self._channel is not None, None
+            channel.close()
             process.kill()
             status = process.wait()
+        if not was_ready:
+            raise CapstanError(f"a decoder process does not start (status {status})")
         return status
+
+    def _hear(self, channel: "_Channel", message: bytes) -> None:
+        """Settle a picture; the first message says that the process is ready for some."""
+        if self._channel:
+            self.jobs.popleft().end(pickle.loads(message))
+            return
+        self._channel = channel
+        for job in self.jobs:
+            channel.ask(job)
 
     def _blame(self, status: int) -> None:
         """Settle the picture that ended a process."""
@@ -197,9 +203,48 @@ def _start() -> tuple["subprocess.Popen[bytes]", socket.socket]:
     return process, ours
 
 
-def _ask(writer: asyncio.StreamWriter, job: _Job) -> None:
-    # At once, as each write wakes the process, which would find a part only.
-    writer.writelines((*_message(_pickled(job.pictures)), *_message(job.data)))
+class _Channel(asyncio.Protocol):
+    """Messages to a process and from it; `hear` is given each, and what it came from.
+
+    Not asyncio's streams, which took the loop as long as fetching the picture.
+    """
+
+    def __init__(self, hear: "Callable[[_Channel, bytes], None]") -> None:
+        self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._hear = hear
+        self._received = bytearray()
+        self._transport: asyncio.WriteTransport | None = None
+
+    def send(self, *contents: bytes) -> None:
+        """Send messages at once, as each write wakes the process, which would find a part only."""
+        assert self._transport
+        self._transport.writelines([piece for content in contents for piece in _message(content)])
+
+    def ask(self, job: _Job) -> None:
+        """Send a picture."""
+        self.send(_pickled(job.pictures), job.data)
+
+    def close(self) -> None:
+        """Close at once."""
+        assert self._transport
+        self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.WriteTransport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        while len(self._received) >= SIZE.size:
+            end = SIZE.size + SIZE.unpack_from(self._received)[0]
+            if len(self._received) < end:
+                break
+            message = bytes(memoryview(self._received)[SIZE.size : end])
+            del self._received[:end]
+            self._hear(self, message)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.closed.done():  # it is when the wait for it was cancelled
+            self.closed.set_result(None)
 
 
 @lru_cache(64)
@@ -216,14 +261,6 @@ def _message(content: bytes) -> tuple[bytes, bytes]:
     return SIZE.pack(len(content)), content
 
 
-async def _receive(reader: asyncio.StreamReader) -> bytes | None:
-    """The next message; None when the other side has ended."""
-    with suppress(asyncio.IncompleteReadError, ConnectionError):
-        (size,) = SIZE.unpack(await reader.readexactly(SIZE.size))
-        return await reader.readexactly(size)
-    return None
-
-
 # The child's side
 
 
@@ -234,7 +271,7 @@ def serve(descriptor: int) -> None:
     warnings.filterwarnings("ignore", module="PIL")  # of damaged metadata, which is left out
     # Closed by our end alone: a parent that hears of it sooner would cut a traceback short.
     parent = socket.socket(fileno=descriptor)
-    requests = parent.makefile("rb")
+    requests = cast(BinaryIO, parent.makefile("rb", buffering=BUFFER))
     with suppress(ConnectionError, EOFError):
         work: _Work = pickle.loads(_read(requests))
         _answer(parent, b"ready")

@@ -27,7 +27,7 @@ LEFT_OUT = {COMMENT, *range(APP0, APP15 + 1)} - {APP0, APP1, APP14}
 EXIF = b"Exif\0\0"
 MAX_SEGMENTS = 10_000  # bounds the time that hostile bytes can take
 MAX_SCANS = 500  # libjpeg-turbo's own advice: each scan is a pass over all pixels
-NOT_FILL = re.compile(rb"[^\xff]")
+CODE = re.compile(rb"\xff+([^\xff])")  # after any fill bytes
 
 ORIENTATION = 0x0112  # EXIF tag
 BYTE_ORDERS = {b"II*\0": "<", b"MM\0*": ">"}
@@ -79,20 +79,20 @@ def read(data: bytes) -> Jpeg:
     for marker, start, end in _segments(data):
         if marker in LEFT_OUT:  # unread, as there may be megabytes of them
             continue
-        body = data[start:end]
         if marker in FRAMES:
             if frame:
                 raise JpegError("two frames")
-            frame = _Frame.read(marker, body)
-        if marker == APP1 and body.startswith(EXIF):
-            orientation = orientation or exif_orientation(body[len(EXIF) :])
-        kept.append(_kept(marker, body))
+            frame = _Frame.read(marker, data[start:end])
+        if marker == APP1 and data.startswith(EXIF, start, end):
+            orientation = orientation or exif_orientation(data[start + len(EXIF) : end])
+        is_own = APP0 <= marker <= APP15
+        kept.append(_colours(marker, data[start:end]) if is_own else data[start - 4 : end])
         if marker == SOS:
             break
     if not frame:
         raise JpegError("no frame")
     scan = end  # its data follow
-    one_scan = frame.marker != PROGRESSIVE and body[:1] == bytes([frame.components])
+    one_scan = frame.marker != PROGRESSIVE and data[start] == frame.components
     last = _scan_end(data, scan) if one_scan else _picture_end(data, scan)
     if last is None and not one_scan:
         raise JpegError("no end")
@@ -136,11 +136,11 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     """Marker of each segment, where its contents begin and end; raises JpegError after the last."""
     at = len(SOI)
     for _ in range(MAX_SEGMENTS):
-        fill = data.find(b"\xff", at)
-        found = NOT_FILL.search(data, fill) if fill >= 0 else None
+        found = CODE.search(data, at)
         if not found:
             break
-        at, marker = found.end(), found[0][0]
+        at = found.end()
+        marker = data[at - 1]
         if marker == 0 or marker in ALONE:
             continue
         if marker in (SOI[1], EOI[1]):
@@ -153,17 +153,10 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     raise JpegError("no scan")
 
 
-def _kept(marker: int, body: bytes) -> bytes:
-    """What is kept of a segment: all, but of applications' own what says how colours are stored."""
-    if APP0 <= marker <= APP15:
-        return _colours(marker, body)
-    return bytes((0xFF, marker)) + (len(body) + 2).to_bytes(2) + body
-
-
 def _colours(marker: int, body: bytes) -> bytes:
-    """A segment that says how colours are stored, in a form that libjpeg has no doubts of.
+    """An application's own segment, if it says how colours are stored, else nothing.
 
-    Nothing, if it says something else.
+    In a form that libjpeg has no doubts of.
     """
     if marker == APP0 and body.startswith(b"JFIF\0") and len(body) >= 14:
         version = body[5:7] if body[5] == 1 else b"\1\2"

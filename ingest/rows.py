@@ -37,26 +37,18 @@ def parse_line(line: bytes, chunk: str, index: int) -> Row | Outcome:
         caption, url, is_text = line[:KEPT_OF_LONG_LINE], b"", False
     else:
         caption, url = divide_line(line.removesuffix(b"\r"))
-        is_text = b"\0" not in line and _is_utf8(line)
-    row = Row(
-        index,
-        row_key(chunk, index),
-        caption.decode(errors="backslashreplace"),
-        url.decode(errors="backslashreplace"),
-    )
+        is_text = b"\0" not in line
+    try:
+        texts = caption.decode(), url.decode()
+    except UnicodeDecodeError:
+        is_text = False
+        texts = caption.decode(errors="backslashreplace"), url.decode(errors="backslashreplace")
+    row = Row(index, row_key(chunk, index), *texts)
     if not is_text or not row.url.strip():
         return Outcome(row, Answer(), Failure(Reason.BAD_ROW))
     if host_of(row.url) is None:
         return Outcome(row, Answer(), Failure(Reason.BAD_URL))
     return row
-
-
-def _is_utf8(line: bytes) -> bool:
-    try:
-        line.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 @lru_cache(1024)  # asked again when a row that was just read is fetched

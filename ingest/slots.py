@@ -20,6 +20,9 @@ class Slots:
         self._free = asyncio.Semaphore(count)
         self._aside, self._most_aside = 0, aside
         self._at_work = 0
+        # Oldest first; one timer for all, as one for each took longer than all else here.
+        self._fetching: dict[Slot, float] = {}  # until when each keeps its slot
+        self._timer: asyncio.TimerHandle | None = None
 
     @property
     def at_work(self) -> int:
@@ -34,9 +37,26 @@ class Slots:
         """Give back a slot that was taken and not used."""
         self._free.release()
 
-    def begin(self) -> None:
-        """Count a row at work."""
+    def begin(self, slot: "Slot") -> None:
+        """Count a row at work, and watch how long it is fetched."""
         self._at_work += 1
+        loop = asyncio.get_running_loop()
+        self._fetching[slot] = loop.time() + SLOW
+        if self._timer is None:
+            self._timer = loop.call_later(SLOW, self._look)
+
+    def _look(self) -> None:
+        loop, self._timer = asyncio.get_running_loop(), None
+        for slot, until in tuple(self._fetching.items()):
+            if until > loop.time():
+                self._timer = loop.call_at(until, self._look)
+                break
+            del self._fetching[slot]
+            slot.step_aside()
+
+    def fetched(self, slot: "Slot") -> None:
+        """Watch a row no more."""
+        self._fetching.pop(slot, None)
 
     def step_aside(self) -> bool:
         """Free a slot for a place aside, if there is one."""
@@ -63,16 +83,17 @@ class Slot:
 
     def __init__(self, slots: Slots, failing: bool) -> None:
         self._slots, self._is_aside = slots, False
-        slots.begin()
-        patience = 0.0 if failing else SLOW
-        self._timer = asyncio.get_running_loop().call_later(patience, self._step_aside)
+        slots.begin(self)
+        if failing:
+            self.step_aside()
 
-    def _step_aside(self) -> None:
-        self._is_aside = self._slots.step_aside()
+    def step_aside(self) -> None:
+        """Let another row have the slot, if there may be more aside."""
+        self._is_aside = self._is_aside or self._slots.step_aside()
 
     def fetched(self) -> None:
         """Stay from now on: what comes next is our own work and must not pile up."""
-        self._timer.cancel()
+        self._slots.fetched(self)
 
     def __enter__(self) -> Self:
         return self
@@ -83,5 +104,5 @@ class Slot:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._timer.cancel()
+        self._slots.fetched(self)
         self._slots.give_back(self._is_aside)

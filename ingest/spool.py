@@ -8,7 +8,6 @@ a spool of other contents or settings is thrown away.
 
 import fcntl
 import hashlib
-import json
 import os
 import struct
 import time
@@ -19,6 +18,8 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
+
+import orjson
 
 from pipeline.errors import DataError, SettingError
 from pipeline.files import Stretch, write_pieces
@@ -75,7 +76,7 @@ class _Record:
 
     @property
     def fields(self) -> list[Any]:
-        found: list[Any] = json.loads(self.description)
+        found: list[Any] = orjson.loads(self.description)
         return found
 
     @property
@@ -110,9 +111,9 @@ class Spool:
     def _recover(self, identity: Mapping[str, Any]) -> int:
         place = self._place_at(0)
         first = self._record(place)
-        if first is None or json.loads(first.description) != identity:
+        if first is None or orjson.loads(first.description) != identity:
             os.ftruncate(self._file, 0)
-            return self._write(0, json.dumps(identity).encode(), NOTHING)
+            return self._write(0, orjson.dumps(identity), NOTHING)
         at = end_of(place)
         while (record := self._record(place := self._place_at(at))) and self._is_whole(record):
             index, reason = record.fields[:2]
@@ -170,7 +171,7 @@ class Spool:
         if isinstance(result, Image):
             before, after = self._frame(row, result)
             parts = (before, result.data, after)
-        description = json.dumps([row.index, *_describe(answer, result)]).encode()
+        description = orjson.dumps([row.index, *_describe(answer, result)])
         offset, self._end = self._end, self._write(self._end, description, parts)
         self._places[row.index] = place_of(offset, self._end - offset)
 
@@ -205,7 +206,7 @@ class Spool:
             rest = os.pread(self._file, after, data_at + picture)
             description = start[HEAD.size : body]
             if self._crc(description, (start[body : body + before], data, rest)) == checksum:
-                fields = json.loads(description)[1:]
+                fields = orjson.loads(description)[1:]
                 return fields, Stretch(self._file, offset + body, before + picture + after)
         raise self._altered(row)
 

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 
 
 class Reason(StrEnum):
@@ -165,4 +166,9 @@ def row_key(chunk: str, index: int) -> str:
     WebDataset cuts member names at the first dot and pairs by what is left, so keys carry neither
     dots nor slashes: chunk `cc.tsv/0000000000000000`, line 17 is `cc_tsv-0000000000000000-000017`.
     """
-    return f"{re.sub(r'[^A-Za-z0-9_-]', '_', chunk.replace('/', '-'))}-{index:06d}"
+    return f"{_one_word(chunk)}-{index:06d}"
+
+
+@lru_cache(64)
+def _one_word(chunk: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_-]", "_", chunk.replace("/", "-"))

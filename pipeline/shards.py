@@ -8,7 +8,6 @@ They are WebDataset tars in img2dataset's layout; `feature_shards.py` has the ot
 
 import hashlib
 import io
-import json
 import tarfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import orjson
 import pyarrow as pa
 
 from pipeline.errors import DataError
@@ -43,7 +43,6 @@ FUSED = "capstan-fused-shard"  # features and outcomes: of pictures that were ne
 HEADER = tarfile.TarInfo().tobuf(tarfile.PAX_FORMAT)
 FIXED = HEADER[100:124], HEADER[136:148], HEADER[156:]  # all but name, size and checksum
 FIXED_SUM = sum(b"".join(FIXED)) + 8 * ord(" ")  # the checksum counts itself as spaces
-TO_JSON = json.JSONEncoder(ensure_ascii=False)  # `json.dumps` makes a new one each time
 STATS_SUFFIX = "_stats.json"
 OUTCOMES_SUFFIX = "_outcomes.parquet"  # in a fused shard, whose `.parquet` is of its features
 
@@ -178,7 +177,7 @@ def tar_frame(row: Row, image: Image) -> tuple[bytes, bytes]:
     """What comes before a picture's bytes in a tar, and after them: its caption, its record."""
     description = {"key": row.key, "url": row.url, "caption": row.caption, **_columns(image)}
     caption = row.caption.encode()
-    record = TO_JSON.encode(description).encode()
+    record = orjson.dumps(description)
     tail = (
         _padding(image.data),
         tar_header(f"{row.key}.txt", len(caption)),
@@ -250,7 +249,7 @@ def _tar_images(path: Path, tar: tarfile.TarFile) -> Iterator[StoredImage]:
                     key,
                     members["txt"].decode(),
                     members["jpg"],
-                    json.loads(members["json"])["sha256"],
+                    orjson.loads(members["json"])["sha256"],
                 )
             except (KeyError, ValueError) as error:
                 raise damaged(path, f"{member.name} at byte {member.offset}") from error

@@ -41,11 +41,12 @@ async def test_no_more_rows_than_that_are_aside() -> None:
     assert repr(slots) == "<Slots: 3 at work, 1 of them aside>"
 
 
-async def test_a_row_that_is_decoded_keeps_its_slot() -> None:
-    slots = Slots(1, 1)
+async def test_a_row_that_is_decoded_keeps_its_slot(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slots_module, "SLOW", 0.01)
+    slots = Slots(2, 2)
     await slots.take()
-    with Slot(slots, failing=True) as slot:
-        slot.fetched()
-        for _ in range(5):
-            await asyncio.sleep(0)
-        assert repr(slots) == "<Slots: 1 at work, 0 of them aside>"
+    await slots.take()
+    with Slot(slots, failing=False) as decoded, Slot(slots, failing=False):
+        decoded.fetched()
+        await slots.take()  # of the other, which is younger and took long as well
+        assert repr(slots) == "<Slots: 2 at work, 1 of them aside>"

@@ -16,7 +16,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Set
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -34,11 +35,19 @@ PATIENCE = 120.0  # seconds without a request
 
 
 @dataclass(frozen=True)
-class Killed:
-    """A run that was killed."""
+class Asked:
+    """Which rows the runs asked for, and which kill each that was asked for again had met.
 
-    asked: int  # requests
-    again: int  # rows that were asked for before
+    That need not be the last kill: a run may itself be killed before it comes to such a row.
+    """
+
+    last: dict[str, int] = field(default_factory=dict)  # run that asked for a row, of each row
+    again: Counter[int] = field(default_factory=Counter)  # rows, by the run they were lost with
+
+    def note(self, run: int, rows: Set[str]) -> None:
+        """Count the rows that a run asked for."""
+        self.again.update(self.last[row] for row in rows & self.last.keys())
+        self.last.update(dict.fromkeys(rows, run))
 
 
 def main() -> None:
@@ -53,14 +62,13 @@ def main() -> None:
         write_rows(folder / "in", web, arguments.rows)
         start(folder, "undisturbed").wait()
         web.log.clear()
-        runs = kill_often(folder, web, arguments)
-        before = rows_asked(web, 0)
+        asked = kill_often(folder, web, arguments)
         last = len(web.log)
         if start(folder, "killed").wait():
             raise CapstanError("the last run failed")
-        again = [run.again for run in runs] + [len(before & rows_asked(web, last))]
+        asked.note(arguments.kills, rows_asked(web, last))
         report(folder / "undisturbed", folder / "killed", arguments.rows)
-        report_asked_again(again)
+        report_asked_again(arguments.kills, asked.again)
 
 
 def write_rows(directory: Path, web: Web, rows: int) -> None:
@@ -82,25 +90,22 @@ def start(folder: Path, output: str) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(words, stderr=subprocess.DEVNULL, start_new_session=True)
 
 
-def kill_often(folder: Path, web: Web, arguments: argparse.Namespace) -> list[Killed]:
+def kill_often(folder: Path, web: Web, arguments: argparse.Namespace) -> Asked:
     """Kill so many runs, each after a share of the requests."""
-    lot = random.Random(arguments.seed)
-    runs: list[Killed] = []
-    known: set[str] = set()
+    lot, asked = random.Random(arguments.seed), Asked()
+    share = arguments.rows * 9 // 10 // arguments.kills
     for number in range(arguments.kills):
         begin = len(web.log)
-        wanted = lot.randrange(1, 2 * arguments.rows * 9 // 10 // arguments.kills)
+        wanted = lot.randrange(1, 2 * (share + IN_FLIGHT))  # many of them of the run before
         process = start(folder, "killed")
         wait_for(web, begin + wanted, process)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         settle(web)
-        asked = rows_asked(web, begin)
-        runs.append(Killed(len(web.log) - begin, len(known & asked)))
-        known |= asked
-        print(f"\r{number + 1} kills, {len(known):,} rows asked for", end="", file=sys.stderr)
+        asked.note(number, rows_asked(web, begin))
+        print(f"\r{number + 1} kills, {len(asked.last):,} rows asked for", end="", file=sys.stderr)
     print(file=sys.stderr)
-    return runs
+    return asked
 
 
 def wait_for(web: Web, requests: int, process: "subprocess.Popen[bytes]") -> None:
@@ -120,13 +125,7 @@ def settle(web: Web) -> None:
 
 def rows_asked(web: Web, begin: int) -> set[str]:
     """The rows whose first address was asked for, from a line of the log on."""
-    return set(row_paths(web, begin))
-
-
-def row_paths(web: Web, begin: int) -> list[str]:
-    """The first addresses of rows, as often as they were asked for from a line of the log on."""
-    paths = (request.path for request in web.log[begin:])
-    return [path for path in paths if "hop=" not in path]
+    return {request.path for request in web.log[begin:] if "hop=" not in request.path}
 
 
 def report(undisturbed: Path, killed: Path, rows: int) -> None:
@@ -150,11 +149,11 @@ def report(undisturbed: Path, killed: Path, rows: int) -> None:
         raise CapstanError("something was lost, doubled or changed")
 
 
-def report_asked_again(again: list[int]) -> None:
-    """Print how many rows were asked for again after each kill; CapstanError if too many."""
-    most = max(again)
-    print(f"{len(again) - 1} SIGKILLs; rows asked for again: {sum(again)} in all, at most", end=" ")
-    print(f"{most} after a kill (in flight: at most {2 * IN_FLIGHT})")
+def report_asked_again(kills: int, again: Counter[int]) -> None:
+    """Print how many rows were asked for again for each kill; CapstanError if too many."""
+    most = max(again.values(), default=0)
+    print(f"{kills} SIGKILLs; rows asked for again: {again.total():,} in all, at most", end=" ")
+    print(f"{most} for one kill (in flight: at most {2 * IN_FLIGHT})")
     if most > 2 * IN_FLIGHT:
         raise CapstanError("rows were asked for again without need")
 

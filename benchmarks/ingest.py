@@ -12,6 +12,7 @@ Parts:
     harsh            the same with a fifth of the hosts dead or trickling
     polite           the same with a rate limit at every host; capstan alone, judged by the log
     memory           capstan alone on 10,000, 100,000 and 1,000,000 small bodies, or up to --rows
+    start            capstan alone: how soon the first of as many rows is asked for
 
 Every row has a URL of its own. img2dataset runs in an environment that is made for it, with the
 number of threads that is fastest at the part, without EXIF. Prints tables in Markdown.
@@ -27,7 +28,7 @@ from datetime import date
 from functools import partial
 from pathlib import Path
 
-from benchmarks.ingest_memory import memory
+from benchmarks.ingest_memory import memory, start
 from benchmarks.ingest_replay import harsh, polite, replay
 from benchmarks.ingest_rounds import (
     Scratch,
@@ -81,7 +82,7 @@ PARTS = {
 }
 
 
-OTHERS = {"replay": replay, "harsh": harsh, "polite": polite, "memory": memory}
+OTHERS = {"replay": replay, "harsh": harsh, "polite": polite, "memory": memory, "start": start}
 
 
 def main() -> int:

@@ -81,12 +81,17 @@ class Capstan:
 
     def run(self, task: Task, output: Path) -> Finished:
         """Do the task into a fresh folder."""
+        log = output.with_suffix(".log")
+        ran = run(self.words(task, output), _environment(task), log, task.limit)
+        return capstan_finished(ran, output)
+
+    def words(self, task: Task, output: Path) -> list[str]:
+        """The command that does the task."""
         words = [sys.executable, "-m", "pipeline.cli", "ingest", "--allow-private"]
         words += ["--input", str(task.rows.chunks), "--output", str(output)]
         words += ["--per-host", str(self.per_host), "--timeout", str(task.timeout)]
         words += [] if task.resize else ["--resize-mode", "no", *header_check()]
-        ran = run([*words, *self.flags], _environment(task), output.with_suffix(".log"), task.limit)
-        return capstan_finished(ran, output)
+        return [*words, *self.flags]
 
 
 @cache

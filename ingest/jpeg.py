@@ -27,7 +27,7 @@ LEFT_OUT = {COMMENT, *range(APP0, APP15 + 1)} - {APP0, APP1, APP14}
 EXIF = b"Exif\0\0"
 MAX_SEGMENTS = 10_000  # bounds the time that hostile bytes can take
 MAX_SCANS = 500  # libjpeg-turbo's own advice: each scan is a pass over all pixels
-CODE = re.compile(rb"\xff+([^\xff])")  # after any fill bytes
+NOT_FILL = re.compile(rb"[^\xff]")
 
 ORIENTATION = 0x0112  # EXIF tag
 BYTE_ORDERS = {b"II*\0": "<", b"MM\0*": ">"}
@@ -136,11 +136,12 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     """Marker of each segment, where its contents begin and end; raises JpegError after the last."""
     at = len(SOI)
     for _ in range(MAX_SEGMENTS):
-        found = CODE.search(data, at)
+        # In two steps, as an expression for both would try each of many fill bytes as the first.
+        fill = data.find(b"\xff", at)
+        found = NOT_FILL.search(data, fill) if fill >= 0 else None
         if not found:
             break
-        at = found.end()
-        marker = data[at - 1]
+        at, marker = found.end(), found[0][0]
         if marker == 0 or marker in ALONE:
             continue
         if marker in (SOI[1], EOI[1]):

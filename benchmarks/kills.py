@@ -125,7 +125,13 @@ def settle(web: Web) -> None:
 
 def rows_asked(web: Web, begin: int) -> set[str]:
     """The rows whose first address was asked for, from a line of the log on."""
-    return {request.path for request in web.log[begin:] if "hop=" not in request.path}
+    return set(row_paths(web, begin))
+
+
+def row_paths(web: Web, begin: int) -> list[str]:
+    """The first addresses of rows, as often as they were asked for from a line of the log on."""
+    paths = (request.path for request in web.log[begin:])
+    return [path for path in paths if "hop=" not in path]
 
 
 def report(undisturbed: Path, killed: Path, rows: int) -> None:

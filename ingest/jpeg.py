@@ -92,7 +92,8 @@ def read(data: bytes) -> Jpeg:
     if not frame:
         raise JpegError("no frame")
     scan = end  # its data follow
-    one_scan = frame.marker != PROGRESSIVE and data[start] == frame.components
+    components = data[start:end][:1]  # of the first scan; it may say none
+    one_scan = frame.marker != PROGRESSIVE and components == bytes([frame.components])
     last = _scan_end(data, scan) if one_scan else _picture_end(data, scan)
     if last is None and not one_scan:
         raise JpegError("no end")

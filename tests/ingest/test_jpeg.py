@@ -219,6 +219,12 @@ def test_thumbnails_are_left_out() -> None:
     assert (pixels(data) == pixels(PHOTO)).all()
 
 
+def test_a_scan_that_says_nothing_is_no_picture() -> None:
+    header = PHOTO[: PHOTO.index(b"\xff\xda")]
+    with pytest.raises(JpegError, match="no end"):
+        read(header + b"\xff\xda\0\2")
+
+
 def test_fill_bytes_without_end_are_passed_over_once() -> None:
     with pytest.raises(JpegError, match="no scan"):
         read(b"\xff\xd8" + b"\xff" * 10_000_000)  # hours, if each began a search of its own

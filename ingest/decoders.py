@@ -206,7 +206,7 @@ def _start() -> tuple["subprocess.Popen[bytes]", socket.socket]:
 class _Channel(asyncio.Protocol):
     """Messages to a process and from it; `hear` is given each, and what it came from.
 
-    Not asyncio's streams, which took the loop as long as fetching the picture.
+    Not asyncio's streams, which took the loop a tenth longer.
     """
 
     def __init__(self, hear: "Callable[[_Channel, bytes], None]") -> None:

@@ -20,7 +20,7 @@ class Slots:
         self._free = asyncio.Semaphore(count)
         self._aside, self._most_aside = 0, aside
         self._at_work = 0
-        # Oldest first; one timer for all, as one for each took longer than all else here.
+        # Oldest first; one timer for all is cheaper than one for each.
         self._fetching: dict[Slot, float] = {}  # until when each keeps its slot
         self._timer: asyncio.TimerHandle | None = None
 

@@ -104,12 +104,16 @@ class Medians:
         return [
             f"{self.rate:,.0f}",
             f"{self.slowest:,.0f}-{self.fastest:,.0f}",
-            f"{self.rate / base.rate:.2f} x" if base else "",
+            _ratio(self.rate, base.rate) if base else "",
             f"{self.processor_rate:,.0f}",
-            f"{self.processor_rate / base.processor_rate:.2f} x" if base else "",
+            _ratio(self.processor_rate, base.processor_rate) if base else "",
             f"{self.images:,.0f}",
             f"{self.peak / 2**20:,.0f} MiB",
         ]
+
+
+def _ratio(rate: float, base: float) -> str:
+    return f"{rate / base:.2f} x" if base else "all"  # the base was killed with no shard whole
 
 
 def print_without_start(

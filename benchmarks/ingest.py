@@ -28,7 +28,7 @@ from datetime import date
 from functools import partial
 from pathlib import Path
 
-from benchmarks.ingest_memory import memory, start
+from benchmarks.ingest_memory import memory
 from benchmarks.ingest_replay import harsh, polite, replay
 from benchmarks.ingest_rounds import (
     Scratch,
@@ -38,6 +38,7 @@ from benchmarks.ingest_rounds import (
     print_table,
     print_without_start,
 )
+from benchmarks.ingest_start import start
 from benchmarks.ingest_tools import (
     Capstan,
     Finished,

@@ -34,7 +34,7 @@ PICTURES = {f"{step}.jpg": rung(step) for step in range(4, 12)}
 PATIENCE = 120.0  # seconds without a request
 
 
-@dataclass(frozen=True)
+@dataclass
 class Asked:
     """Which rows the runs asked for, and which kill each that was asked for again had met.
 

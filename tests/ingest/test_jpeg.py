@@ -227,7 +227,7 @@ def test_a_scan_that_says_nothing_is_no_picture() -> None:
 
 def test_fill_bytes_without_end_are_passed_over_once() -> None:
     with pytest.raises(JpegError, match="no scan"):
-        read(b"\xff\xd8" + b"\xff" * 10_000_000)  # hours, if each began a search of its own
+        read(b"\xff\xd8" + b"\xff" * 10_000_000)  # without end, if each began a search of its own
 
 
 @given(st.binary(max_size=300))

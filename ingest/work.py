@@ -10,7 +10,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from ingest.chunks import Chunk
 from ingest.config import Settings
@@ -35,6 +35,8 @@ APPETITE_PATIENCE = 1.0  # seconds
 DRAIN_PATIENCE = 8.0  # seconds for rows that are out, when the run is asked to stop
 TELL_INTERVAL = 0.2  # seconds
 READ_AT_ONCE = 64  # rows read before others have a turn
+
+T = TypeVar("T")
 
 
 class StoppedError(CapstanError):
@@ -73,7 +75,7 @@ class Engine:
         self._open_chunks = asyncio.Semaphore(OPEN_CHUNKS)
         self._stopping = asyncio.Event()
         self._jobs: set[Job] = set()
-        self._writing: set[asyncio.Future[Any]] = set()
+        self._in_threads: set[asyncio.Future[Any]] = set()  # what `run` waits for in any case
         self._out = 0  # rows at work
         self._none_out = asyncio.Event()
         self._unbegun = 0  # rows at hand that nothing was asked for yet
@@ -105,8 +107,7 @@ class Engine:
             telling.cancel()
             self._place.engines.discard(self)
             self._frontier.close()
-            if self._writing:
-                await asyncio.wait(self._writing)
+            await asyncio.gather(*self._in_threads, return_exceptions=True)
             for job in self._jobs:
                 job.spool.close()
             self._tell_tally()
@@ -157,14 +158,13 @@ class Engine:
 
     async def _feed(self, chunk: Chunk) -> None:
         await self._open_chunks.acquire()
-        job = await asyncio.to_thread(open_job, chunk, self._settings, self._sink, self._count)
+        job = await self._whole(asyncio.create_task(self._open(chunk)))
         size, is_new = chunk.path.stat().st_size, isinstance(job, Job)
         self._tell(Begun(chunk.contents.rows, size, is_new))
         if not isinstance(job, Job):
             self._open_chunks.release()
             self._tell(Shard(job, is_new=False))
             return
-        self._jobs.add(job)
         self._tally.reasons += job.spool.reasons
         self._tally.kept += len(job.spool)
         self._tally.kept_images += job.spool.reasons[None]
@@ -180,6 +180,18 @@ class Engine:
                     await self._room()
         job.open -= 1
         self._let_go(job)
+
+    async def _open(self, chunk: Chunk) -> Job | dict[str, Any]:
+        job = await asyncio.to_thread(open_job, chunk, self._settings, self._sink, self._count)
+        if isinstance(job, Job):
+            self._jobs.add(job)  # even if nobody waits any more, or its spool stayed locked
+        return job
+
+    async def _whole(self, future: "asyncio.Future[T]") -> T:
+        """What comes of a thread's work, which goes on if this is cancelled."""
+        self._in_threads.add(future)
+        future.add_done_callback(self._in_threads.discard)
+        return await asyncio.shield(future)
 
     def _count(self, result: Image | Failure) -> None:
         self._tally.count(result)
@@ -303,9 +315,7 @@ class Engine:
         writing = asyncio.get_running_loop().run_in_executor(
             self._place.writer, write_shard, job.chunk, job.spool, self._settings, self._sink
         )
-        self._writing.add(writing)
-        stats = await asyncio.shield(writing)  # `run` waits for it in any case
-        self._writing.remove(writing)
+        stats = await self._whole(writing)
         self._open_chunks.release()
         self._tell_tally()  # its rows first
         self._tell(Shard(stats, is_new=True, statistics=job.statistics))

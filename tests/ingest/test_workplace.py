@@ -1,13 +1,17 @@
 import asyncio
+import threading
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from benchmarks.web import Fault, Web
+from ingest import work as work_module
 from ingest.chunks import Chunk, find_chunks
 from ingest.config import Settings
+from ingest.job import open_job
 from ingest.messages import Shard, Told
 from ingest.work import Engine, StoppedError
 from ingest.workplace import Crew, Workplace, open_workplace
@@ -97,3 +101,34 @@ async def test_a_job_that_ends_badly_or_is_stopped_leaves_its_places_to_others(
         await last.run()
         assert last.written == ["0"]
         assert repr(place.slots) == "<Slots: 0 at work, 0 of them aside>"
+
+
+async def test_a_job_that_is_stopped_while_it_opens_a_chunk_lets_go_of_it(
+    web: Web, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opening, may_open, opened = (threading.Event() for _ in range(3))
+
+    def open_late(*arguments: Any) -> object:
+        opening.set()
+        assert may_open.wait(20)
+        job = open_job(*arguments)
+        opened.set()
+        return job
+
+    async with open_workplace(settings, Crew()) as place:
+        stopped, again = (Job(settings, place, "same") for _ in range(2))
+        stopped.add("0", [web.url("wide.jpg")])
+        with monkeypatch.context() as patched:
+            patched.setattr(work_module, "open_job", open_late)
+            running = asyncio.create_task(stopped.run())
+            await asyncio.to_thread(opening.wait, 20)
+            stopped.engine.stop_soon()
+            for _ in range(20):
+                await asyncio.sleep(0)
+            may_open.set()
+            with pytest.raises(ExceptionGroup) as caught:
+                await running
+            assert caught.group_contains(StoppedError)
+            assert await asyncio.to_thread(opened.wait, 20)
+        await again.run()  # its spool is locked, if another holds it
+        assert again.written == ["0"]

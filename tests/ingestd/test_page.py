@@ -474,6 +474,7 @@ async def test_with_the_keyboard_alone(service: Service, visit: Visit) -> None:
     await page.keyboard.press("Enter")
     await page.keyboard.press("Escape")
     assert await page.evaluate("document.activeElement.textContent") == "Delete"
+    await page.locator(":focus[aria-busy=false]").wait_for()  # before that it takes no press
     await page.keyboard.press("Enter")
     await page.keyboard.press("Shift+Tab")
     await page.keyboard.press("Enter")

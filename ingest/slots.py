@@ -1,6 +1,7 @@
 """How many rows of a process are at work at a time, without letting slow hosts idle the rest."""
 
 import asyncio
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -13,13 +14,15 @@ class Slots:
     A row that is being fetched for longer than SLOW seconds steps aside: its slot goes to another
     row, while there are fewer than `aside` such rows; of a host that is failing it does so at
     once. So dead hosts and trickling ones cost memory, which is bounded, and little of the speed
-    of the rest.
+    of the rest. While this process is itself what is slow, none steps aside for being slow: more
+    rows would only make each take longer.
     """
 
-    def __init__(self, count: int, aside: int) -> None:
+    def __init__(self, count: int, aside: int, is_saturated: Callable[[], bool]) -> None:
         self._free = asyncio.Semaphore(count)
         self._aside, self._most_aside = 0, aside
         self._at_work = 0
+        self._is_saturated = is_saturated
         # Oldest first; one timer for all is cheaper than one for each.
         self._fetching: dict[Slot, float] = {}  # until when each keeps its slot
         self._timer: asyncio.TimerHandle | None = None
@@ -47,6 +50,9 @@ class Slots:
 
     def _look(self) -> None:
         loop, self._timer = asyncio.get_running_loop(), None
+        if self._fetching and self._is_saturated():
+            self._timer = loop.call_later(SLOW, self._look)
+            return
         for slot, until in tuple(self._fetching.items()):
             if until > loop.time():
                 self._timer = loop.call_at(until, self._look)

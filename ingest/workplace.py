@@ -13,6 +13,7 @@ from ingest.fetch import open_connections
 from ingest.host_book import HostBook
 from ingest.pauses import Pauses
 from ingest.robots import Robots
+from ingest.saturation import Saturation
 from ingest.slots import Slots
 
 
@@ -53,7 +54,7 @@ async def open_workplace(settings: Settings, crew: Crew) -> AsyncIterator[Workpl
                 connections,
                 decoders,
                 HostBook(settings.host_limits(crew.processes), crew.pauses),
-                Slots(load.in_flight, load.aside),
+                Slots(load.in_flight, load.aside, Saturation().is_full),
                 Robots(connections, web) if web.robots else None,
                 writer,
             )

@@ -1,5 +1,6 @@
 """A row on its way from the frontier to the spool."""
 
+import time
 from dataclasses import dataclass, field
 
 from ingest.job import Job
@@ -26,6 +27,20 @@ class Visit:
         """A row that nothing was asked for yet."""
         url = row.url.strip()
         return cls(job, row, url, host_of(url) or "")
+
+    def set_out(self) -> bool:
+        """Note that a request begins; tell whether it is the row's first."""
+        self.asked = time.monotonic()
+        if self.hops == 0:
+            self.answer = Answer(attempts=self.answer.attempts + 1)
+        if self.began is not None:
+            return False
+        self.began = self.asked
+        return True
+
+    def left(self, deadline: float) -> float:
+        """Seconds that the row has left for a request that begins, of those it has in all."""
+        return (self.began or self.asked) + deadline - self.asked
 
     def start_again(self) -> None:
         """Ask for the row's own address next, as a new attempt."""

@@ -12,11 +12,11 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import suppress
 from typing import Any, TypeVar
 
+from ingest.ask import ask
 from ingest.chunks import Chunk
 from ingest.config import Settings
-from ingest.fetch import Fetched, Redirect, fetch
+from ingest.fetch import Redirect
 from ingest.frontier import Frontier
-from ingest.host_book import Verdict
 from ingest.job import Job, open_job, write_shard
 from ingest.messages import Begun, Shard, Tally, Tell
 from ingest.retry import Attempt, pause_before_next, policy
@@ -26,7 +26,7 @@ from ingest.slots import Slot
 from ingest.visit import Visit
 from ingest.workplace import Crew, Workplace, open_workplace
 from pipeline.errors import CapstanError
-from pipeline.records import Answer, Failure, Image, Outcome, Reason
+from pipeline.records import Failure, Image, Outcome, Reason
 
 OPEN_CHUNKS = 512  # bounds open files
 READY_HOSTS = 256  # hosts with a row that may go: so far ahead chunks are read
@@ -203,9 +203,8 @@ class Engine:
         while True:
             await self._frontier.some_ready()
             await slots.take()
-            if (
-                visit := self._frontier.take()
-            ):  # now, as a host may have asked for a pause meanwhile
+            # Now, as a host may have asked for a pause meanwhile.
+            if visit := self._frontier.take():
                 self._out += 1
                 slot = Slot(slots, self._place.hosts.is_failing(visit.host))
                 self._group.create_task(self._visit(visit, slot))
@@ -214,13 +213,16 @@ class Engine:
 
     async def _visit(self, visit: Visit, slot: Slot) -> None:
         """One request for a row, and what follows from it."""
+        if visit.set_out():
+            self._begin_one()
         try:
             with slot:
-                result, pause = await self._ask(visit, slot)
+                result, pause = await ask(self._place, self._settings, self._sink, visit, slot)
         finally:
             self._out -= 1
             if self._out == 0:
                 self._none_out.set()
+        self._tally.bytes += visit.answer.bytes
         if isinstance(result, Redirect):
             visit.go_to(result.url, visit.hops + 1)
             self._frontier.add(visit, first=True)
@@ -228,55 +230,6 @@ class Engine:
             self._finish(visit, await self._sink.keep(result))
         else:
             self._try_again_or_finish(visit, result, pause)
-
-    async def _ask(
-        self, visit: Visit, slot: Slot
-    ) -> tuple[Image | Redirect | Failure, float | None]:
-        """What a request brought, and the seconds that the host wants to be left alone."""
-        verdict = None
-        try:
-            fetched = await self._fetch(visit)
-            if fetched is None:
-                return Failure(Reason.TIMEOUT), None
-            slot.fetched()
-            visit.took = time.monotonic() - visit.asked
-            pause = fetched.pause(time.time())
-            verdict = Verdict(visit.asked, fetched.reason, pause)
-        finally:
-            self._place.hosts.leave(visit.host, verdict)
-        result = fetched.result
-        size = len(result) if isinstance(result, bytes) else 0
-        visit.answer = Answer(fetched.status, visit.answer.attempts, size, fetched.url)
-        self._tally.bytes += size
-        if isinstance(result, Redirect) and visit.hops == self._settings.web.max_redirects:
-            return Failure(Reason.REDIRECTS), None
-        if not isinstance(result, bytes):
-            return result, pause
-        decoded = await self._place.decoders.prepare(result, self._settings.pictures)
-        if isinstance(decoded, Image):
-            await self._sink.room()
-        return decoded, None
-
-    async def _fetch(self, visit: Visit) -> Fetched | None:
-        """None if the row's time was over before its turn came."""
-        web = self._settings.web
-        left = self._set_out(visit)
-        if left <= 0:
-            return None
-        robots = self._place.robots
-        if robots and (refusal := await robots.refusal(visit.url)):
-            return Fetched(None, None, Failure(refusal))
-        return await fetch(self._place.connections, visit.url, web, min(left, web.timeout))
-
-    def _set_out(self, visit: Visit) -> float:
-        """Note that a request begins; return the seconds left to the row."""
-        visit.asked = time.monotonic()
-        if visit.began is None:
-            visit.began = visit.asked
-            self._begin_one()
-        if visit.hops == 0:
-            visit.answer = Answer(attempts=visit.answer.attempts + 1)
-        return visit.began + self._settings.patience.deadline - visit.asked
 
     def _begin_one(self) -> None:
         self._unbegun -= 1

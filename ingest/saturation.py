@@ -6,7 +6,7 @@ from pathlib import Path
 
 # Nanoseconds on a core and waiting for one (Linux, Documentation/scheduler/sched-stats).
 SCHEDSTAT = Path("/proc/thread-self/schedstat")
-INTERVAL = 0.25  # seconds that are looked at
+INTERVAL = 0.25  # seconds, the least between two looks
 FULL = 0.95  # of the time
 
 
@@ -31,13 +31,15 @@ class Saturation:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._wanted, self._clock = wanted, clock
-        self._last = clock(), wanted()
+        self._looked_at, self._wanted_then = clock(), wanted()
         self._is_full = False
 
     def is_full(self) -> bool:
-        """Whether it had hardly an idle moment in the last interval that is over."""
-        (then, wanted_then), now = self._last, self._clock()
-        if now - then >= INTERVAL:
-            self._last = now, self._wanted()
-            self._is_full = self._last[1] - wanted_then >= FULL * (now - then)
+        """Whether it was hardly idle between the last two looks, INTERVAL apart or more."""
+        now = self._clock()
+        passed = now - self._looked_at
+        if passed >= INTERVAL:
+            wanted = self._wanted()
+            self._is_full = wanted - self._wanted_then >= FULL * passed
+            self._looked_at, self._wanted_then = now, wanted
         return self._is_full

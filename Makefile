@@ -3,7 +3,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-CODE := pipeline httpd ingest featurize train fused predict serve dryrun cluster launch lineage report plan ingestd demo benchmarks tests
 
 .PHONY: help demo test lint types bench bench-featurize bench-ingest clean
 help: ## say what there is
@@ -24,8 +23,8 @@ test: $(READY) ## all tests
 	@$(BIN)/python -m pytest $(TEST_FLAGS)
 
 lint: $(READY) ## format, lint, import layers
-	@$(BIN)/ruff format --check $(CODE)
-	@$(BIN)/ruff check $(CODE)
+	@$(BIN)/ruff format --check
+	@$(BIN)/ruff check
 	@$(BIN)/lint-imports
 
 types: $(READY) ## mypy, strict

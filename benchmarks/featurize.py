@@ -33,13 +33,13 @@ from numpy.typing import NDArray
 from PIL import Image as Picture
 
 from benchmarks.train import Round, measure, print_medians
-from featurize.config import Config
-from featurize.tasks import to_do
-from featurize.work import Totals, load_extractor, make_shards
-from pipeline.cli import import_tensorflow
-from pipeline.errors import CapstanError
-from pipeline.records import Answer, Image, Outcome, Row, StoredImage, row_key
-from pipeline.shards import read_images, write_image_shard
+from capstan.cli import import_tensorflow
+from capstan.errors import CapstanError
+from capstan.featurize.config import Config
+from capstan.featurize.tasks import to_do
+from capstan.featurize.work import Totals, load_extractor, make_shards
+from capstan.records import Answer, Image, Outcome, Row, StoredImage, row_key
+from capstan.shards import read_images, write_image_shard
 
 SIDE, STORED = 224, 256  # pixels: what the network sees, and what shards hold
 FEW = 32  # pictures a round by one `predict` each
@@ -105,7 +105,7 @@ class Bench:
 
     def pixels(self) -> NDArray[np.uint8]:
         """All pictures, decoded."""
-        from featurize.pictures import decode
+        from capstan.featurize.pictures import decode
 
         decoded = [decode(image.data, SIDE) for image in self.stored()]
         return np.stack([pixels for pixels in decoded if isinstance(pixels, np.ndarray)])
@@ -150,7 +150,7 @@ def keras_loop(bench: Bench, batch: int) -> Round:
     """As a user would write it: Pillow, Keras' preprocessing, `predict`."""
     import keras
 
-    from featurize.weights import load_resnet50
+    from capstan.featurize.weights import load_resnet50
 
     model, _ = load_resnet50(bench.weights, SIDE)
     preprocess = keras.applications.resnet50.preprocess_input

@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.cli import main as capstan
-from pipeline.feature_shards import write_feature_shard
-from pipeline.records import Extractor, Feature, row_key
+from capstan.cli import main as capstan
+from capstan.feature_shards import write_feature_shard
+from capstan.records import Extractor, Feature, row_key
 
 ROWS = 5_000  # of a chunk
 EXTRACTOR = Extractor("resnet50-avg", "imagenet", "0" * 64, 224, "flickr8k-ready-made")
@@ -49,7 +49,7 @@ def main() -> None:
     _check(capstan(["consolidate", *consolidate]))
     started = time.monotonic()
     command = ["train", "--input", str(consolidated), "--output", str(model), *flags]
-    _check(subprocess.call([sys.executable, "-m", "pipeline.cli", *command]))
+    _check(subprocess.call([sys.executable, "-m", "capstan.cli", *command]))
     print(f"{time.monotonic() - started:.0f} s with start-up and scoring")
 
 

@@ -22,15 +22,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.train import LONGEST, WORDS, Round, measure, print_medians
-from pipeline.cli import import_tensorflow
-from pipeline.records import Extractor
-from train.dataset import load_corpus, pictures, read_features
-from train.search import Search
-from train.settings import PROFILES
-from train.vocabulary import END, PAD, SPECIALS, START, Vocabulary
+from capstan.cli import import_tensorflow
+from capstan.records import Extractor
+from capstan.train.dataset import load_corpus, pictures, read_features
+from capstan.train.search import Search
+from capstan.train.settings import PROFILES
+from capstan.train.vocabulary import END, PAD, SPECIALS, START, Vocabulary
 
 if TYPE_CHECKING:
-    from train.captioner import Captioner
+    from capstan.train.captioner import Captioner
 
 LENGTH = 10  # words of a made-up caption, as people's
 BATCH, BATCHES = 64, 8  # pictures at once, and times a round
@@ -91,7 +91,7 @@ def say(captioner: "Captioner", search: Search, features: NDArray[Any]) -> list[
 
 def real(model: Path, consolidated: Path) -> tuple["Captioner", NDArray[np.float32]]:
     """A trained captioner and the features of some pictures."""
-    from train.captioner import load_captioner
+    from capstan.train.captioner import load_captioner
 
     corpus = load_corpus(consolidated)
     return load_captioner(model), read_features(corpus, pictures(corpus)[-BATCH * BATCHES :])
@@ -99,8 +99,8 @@ def real(model: Path, consolidated: Path) -> tuple["Captioner", NDArray[np.float
 
 def random_captioner() -> tuple["Captioner", NDArray[np.float32]]:
     """A captioner with random weights that never ends a caption before it must."""
-    from train.captioner import Captioner
-    from train.model import build_model
+    from capstan.train.captioner import Captioner
+    from capstan.train.model import build_model
 
     extractor = Extractor("made-up", "random:0", "0" * 64, 224, "none")
     vocabulary = Vocabulary((*SPECIALS, *(f"w{word}" for word in range(len(SPECIALS), WORDS))))
@@ -121,7 +121,7 @@ def tutorial_loop(captioner: "Captioner", longest: int) -> Callable[[NDArray[Any
     import keras
     from keras import ops
 
-    from train.model import decoder_states
+    from capstan.train.model import decoder_states
 
     states = decoder_states(captioner.network)
     inputs = states.inputs

@@ -49,7 +49,7 @@ from benchmarks.ingest_tools import (
     write_rows,
 )
 from benchmarks.nginx import Behaviour, photo_urls, photos_served
-from pipeline.errors import CapstanError
+from capstan.errors import CapstanError
 
 SHARD = 10_000  # rows at most
 START_ROWS = 20

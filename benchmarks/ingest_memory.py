@@ -7,9 +7,9 @@ from statistics import median
 
 from benchmarks.ingest_rounds import Scratch, check_whole
 from benchmarks.ingest_tools import Capstan, Finished, Task, write_rows
-from benchmarks.photolike import SMALLEST
-from benchmarks.simulated_web import SimulatedWeb
-from benchmarks.virtual_hosts import Host
+from capstan.testing.photolike import SMALLEST
+from capstan.testing.simulated_web import SimulatedWeb
+from capstan.testing.virtual_hosts import Host
 
 STEPS = (10_000, 100_000, 1_000_000)  # rows
 SHARD = 2_000  # rows, so that no run is short of shards

@@ -18,12 +18,12 @@ from benchmarks.ingest_tools import (
     peer_python,
     write_rows,
 )
-from benchmarks.photolike import Sizes
-from benchmarks.politeness import treatments, violations
 from benchmarks.replay import Report, read_report
-from benchmarks.simulated_web import SimulatedWeb
-from benchmarks.virtual_hosts import Host, RateLimit
-from pipeline.errors import SettingError
+from capstan.errors import SettingError
+from capstan.testing.photolike import Sizes
+from capstan.testing.politeness import treatments, violations
+from capstan.testing.simulated_web import SimulatedWeb
+from capstan.testing.virtual_hosts import Host, RateLimit
 
 TIMEOUT = 10  # seconds for an attempt, the peer's default
 # The peer's processes and threads of each to choose from; the last few where memory counts.

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Self
 
 from benchmarks.ingest_tools import Finished, Img2dataset, Task, Tool
-from pipeline.errors import CapstanError
+from capstan.errors import CapstanError
 
 BLOCK = os.urandom(1 << 20)
 

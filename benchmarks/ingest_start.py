@@ -10,8 +10,8 @@ from statistics import median
 
 from benchmarks.ingest_memory import SHARD, STEPS
 from benchmarks.ingest_tools import Capstan, Task, write_rows
-from benchmarks.nginx import free_port
 from benchmarks.processes import kill_tree
+from capstan.testing.ports import free_port
 
 PATIENCE = 120.0  # seconds for the first request
 

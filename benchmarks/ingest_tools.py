@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.processes import Ran, run
-from pipeline.errors import CapstanError, SettingError
-from pipeline.shards import STATS_SUFFIX
+from capstan.errors import CapstanError, SettingError
+from capstan.shards import STATS_SUFFIX
 
 PEER = Path(".venv-img2dataset")
 # Its own ranges admit versions that it cannot run with one day; these floors are known to work.
@@ -87,7 +87,7 @@ class Capstan:
 
     def words(self, task: Task, output: Path) -> list[str]:
         """The command that does the task."""
-        words = [sys.executable, "-m", "pipeline.cli", "ingest", "--allow-private"]
+        words = [sys.executable, "-m", "capstan.cli", "ingest", "--allow-private"]
         words += ["--input", str(task.rows.chunks), "--output", str(output)]
         words += ["--per-host", str(self.per_host), "--timeout", str(task.timeout)]
         words += [] if task.resize else ["--resize-mode", "no", *header_check()]
@@ -97,7 +97,7 @@ class Capstan:
 @cache
 def header_check() -> list[str]:
     """The flag that leaves pixels undecoded, as the peer does when it keeps originals."""
-    words = [sys.executable, "-m", "pipeline.cli", "ingest", "--help"]
+    words = [sys.executable, "-m", "capstan.cli", "ingest", "--help"]
     said = subprocess.run(words, capture_output=True, text=True, check=True).stdout
     return ["--check", "header"] if "--check" in said else []
 

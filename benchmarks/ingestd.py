@@ -28,7 +28,7 @@ from benchmarks.ingestd_jobs import jobs
 from benchmarks.ingestd_kills import kills
 from benchmarks.ingestd_memory import memory
 from benchmarks.ingestd_throughput import throughput
-from pipeline.errors import CapstanError
+from capstan.errors import CapstanError
 
 PARTS: dict[str, Callable[[Path, argparse.Namespace], None]] = {
     "throughput": throughput,

@@ -26,10 +26,10 @@ from benchmarks.ingestd_service import (
     show,
     submit,
 )
-from benchmarks.photolike import SMALLEST
-from benchmarks.simulated_web import SimulatedWeb
-from benchmarks.virtual_hosts import Host
-from pipeline.errors import CapstanError
+from capstan.errors import CapstanError
+from capstan.testing.photolike import SMALLEST
+from capstan.testing.simulated_web import SimulatedWeb
+from capstan.testing.virtual_hosts import Host
 
 CLIENTS, SMALL = 50, 20  # the latter: rows of a small job
 LARGE = 200_000  # rows of the large one

@@ -19,17 +19,9 @@ from benchmarks.ingestd_service import (
     shards_of,
     submit,
 )
-from benchmarks.kills import (
-    CHUNK,
-    IN_FLIGHT,
-    PICTURES,
-    report,
-    row_paths,
-    wait_for,
-    write_rows,
-)
-from benchmarks.web import Web
-from pipeline.errors import CapstanError
+from benchmarks.kills import CHUNK, IN_FLIGHT, PICTURES, report, row_paths, wait_for, write_rows
+from capstan.errors import CapstanError
+from capstan.testing.web import Web
 
 ROWS = 20_000
 YOUNG = 0.25  # of the kills: soon after a start, whether it answers yet or not

@@ -12,9 +12,9 @@ from benchmarks.clients import be_clients
 from benchmarks.ingestd_jobs import HOSTS, Rows, check
 from benchmarks.ingestd_service import UNFINISHED, Job, Service, show, submit
 from benchmarks.processes import memory_of
-from benchmarks.simulated_web import SimulatedWeb
-from benchmarks.virtual_hosts import Host
-from pipeline.errors import CapstanError
+from capstan.errors import CapstanError
+from capstan.testing.simulated_web import SimulatedWeb
+from capstan.testing.virtual_hosts import Host
 
 ROWS = 200_000
 INTERVAL = 0.5  # seconds

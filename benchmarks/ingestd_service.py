@@ -22,8 +22,8 @@ from typing import Any, Self
 from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout
 
 from benchmarks.clients import Answers
-from benchmarks.nginx import free_port
-from pipeline.errors import CapstanError
+from capstan.errors import CapstanError
+from capstan.testing.ports import free_port
 
 START_PATIENCE, STOP_PATIENCE = 30.0, 30.0  # seconds
 END_PATIENCE = 900.0  # seconds for a job
@@ -39,7 +39,7 @@ class Service:
         self.data = data
         self._log = data.with_suffix(".log")
         self._port = free_port()
-        words = [sys.executable, "-m", "pipeline.cli", "ingest", "serve", "--data", str(data)]
+        words = [sys.executable, "-m", "capstan.cli", "ingest", "serve", "--data", str(data)]
         words += ["--port", str(self._port), "--allow-private", "--per-host", "10000"]
         self._words = [*words, *flags]
 

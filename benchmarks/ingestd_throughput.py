@@ -9,14 +9,7 @@ from statistics import median
 
 from benchmarks.clients import be_clients
 from benchmarks.ingest_rounds import Scratch, check_whole, print_table
-from benchmarks.ingest_tools import (
-    Capstan,
-    Finished,
-    Task,
-    Tool,
-    capstan_finished,
-    write_rows,
-)
+from benchmarks.ingest_tools import Capstan, Finished, Task, Tool, capstan_finished, write_rows
 from benchmarks.ingestd_service import Service, Submission, run_job
 from benchmarks.nginx import Behaviour, photo_urls, photos_served
 from benchmarks.processes import Ran, memory_watched, processor_seconds_of

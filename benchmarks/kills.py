@@ -22,10 +22,10 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from benchmarks.photolike import rung
-from benchmarks.web import Fault, Web
-from pipeline.errors import CapstanError
-from pipeline.files import data_files
+from capstan.errors import CapstanError
+from capstan.files import data_files
+from capstan.testing.photolike import rung
+from capstan.testing.web import Fault, Web
 
 CHUNK = 2_000  # rows
 FAULTS = [*[Fault.NONE] * 17, Fault.NOT_FOUND, Fault.HTML, Fault.REDIRECT]
@@ -84,7 +84,7 @@ def write_rows(directory: Path, web: Web, rows: int) -> None:
 
 def start(folder: Path, output: str) -> "subprocess.Popen[bytes]":
     """Begin a run in a session of its own, quietly."""
-    words = [sys.executable, "-m", "pipeline.cli", "ingest", "--input", str(folder / "in")]
+    words = [sys.executable, "-m", "capstan.cli", "ingest", "--input", str(folder / "in")]
     words += ["--output", str(folder / output), "--allow-private", "--per-host", "10000"]
     words += ["--in-flight", str(IN_FLIGHT), "--aside", "0", "--processes", "2"]
     return subprocess.Popen(words, stderr=subprocess.DEVNULL, start_new_session=True)

@@ -20,10 +20,10 @@ from itertools import cycle, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks.pachd import Pachd
 from benchmarks.processes import Ran, run
-from cluster.connection import ADDRESS, PROJECT
-from ingest.chunks import PIECE, boundaries
+from capstan.chunks import PIECE, boundaries
+from capstan.pachyderm.connection import ADDRESS, PROJECT
+from capstan.testing.pachd import Pachd
 
 CHUNK = 10_000  # rows
 LIMIT = 3_600.0  # seconds
@@ -100,7 +100,7 @@ def server(arguments: argparse.Namespace) -> Iterator[dict[str, str]]:
 def load(what: str, tsv: Path, environment: dict[str, str], rows: int) -> None:
     """Run the command and print how it did."""
     log = tsv.with_name("log")
-    words = [sys.executable, "-m", "pipeline.cli", "load", str(tsv), "--rows", str(CHUNK)]
+    words = [sys.executable, "-m", "capstan.cli", "load", str(tsv), "--rows", str(CHUNK)]
     ran = run(words, environment, log, LIMIT)
     line(
         f"{what}: {log.read_text().splitlines()[-1].rpartition('chunks: ')[2]}",

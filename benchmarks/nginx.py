@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from benchmarks.photolike import photos
-from pipeline.errors import SettingError
+from capstan.errors import SettingError
+from capstan.testing.photolike import photos
+from capstan.testing.ports import free_port
 
 PHOTOS = 64
 PATIENCE = 10.0  # seconds until it answers
@@ -130,14 +131,6 @@ def photos_served(folder: Path, behaviour: Behaviour) -> Iterator[Nginx]:
 def photo_urls(nginx: Nginx, count: int) -> list[str]:
     """So many addresses, each its own, of the photos served."""
     return [f"{nginx.address}/{row % PHOTOS}.jpg?row={row}" for row in range(count)]
-
-
-def free_port() -> int:
-    """A port of loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def make_certificate(folder: Path, authority: Path) -> Path:

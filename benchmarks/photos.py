@@ -15,10 +15,11 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from benchmarks.web import Web
-from pipeline.feature_shards import read_feature_shard
-from pipeline.files import data_files
-from pipeline.shards import STATS_SUFFIX, read_image_stats
+from capstan.deploy.specs.folder import SHIPPED
+from capstan.feature_shards import read_feature_shard
+from capstan.files import data_files
+from capstan.shards import STATS_SUFFIX, read_image_stats
+from capstan.testing.web import Web
 
 PORT = 8398  # the same each time, so that a second run finds its work done
 
@@ -32,7 +33,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/photos"))
     parser.add_argument("--weights", default="random:7")
     parser.add_argument("--image-size", default="224")
-    parser.add_argument("--pipelines", type=Path, default=Path("deploy/pipelines"))
+    parser.add_argument("--pipelines", type=Path, default=SHIPPED)
     arguments = parser.parse_args()
     started = time.monotonic()
     with Web(arguments.folder / "images", port=PORT) as web:
@@ -81,7 +82,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def capstan(*words: str) -> None:
     """Run a `capstan` command; raises CalledProcessError when it fails."""
-    subprocess.run([sys.executable, "-m", "pipeline.cli", *words], check=True)
+    subprocess.run([sys.executable, "-m", "capstan.cli", *words], check=True)
 
 
 def print_result(output: Path, rows: int) -> None:

@@ -14,9 +14,9 @@ import PIL.Image
 from numpy.typing import NDArray
 from PIL.Image import Resampling
 
-from ingest import jpeg
-from ingest.config import Pictures
-from ingest.images import resized, shrink
+from capstan.ingest.config import Pictures
+from capstan.ingest.decode import jpeg
+from capstan.ingest.decode.images import resized, shrink
 
 QUALITY = Pictures.jpeg_quality
 
@@ -58,7 +58,7 @@ def ways() -> dict[str, Way]:
 
 
 def as_capstan(body: bytes, target: Size) -> Result:
-    """As `ingest.images.prepare` does it."""
+    """As `capstan.ingest.decode.images.prepare` does it."""
     clock = [time.perf_counter()]
     read = jpeg.read(body)
     decoded = jpeg.decode(read, target)

@@ -33,11 +33,11 @@ import psutil
 import uvloop
 
 from benchmarks.broken_pictures import corpus
-from benchmarks.photolike import photos
-from ingest.config import Pictures
-from ingest.decoders import Decoders
-from ingest.images import prepare
-from pipeline.records import Failure, Image, Reason
+from capstan.ingest.config import Pictures
+from capstan.ingest.decode.images import prepare
+from capstan.ingest.decode.pool import Decoders
+from capstan.records import Failure, Image, Reason
+from capstan.testing.photolike import photos
 
 RESIZED = Pictures()
 KEPT = Pictures(resize_mode="no")
@@ -142,7 +142,7 @@ def judge(result: Image | Failure) -> str:
 def quality(arguments: argparse.Namespace) -> None:
     """Compare ways to resize."""
     if find_spec("skimage") is None:
-        sys.exit("quality needs scikit-image; pip install 'capstan[bench]'")
+        sys.exit("quality needs scikit-image; pip install 'capstan-captions[bench]'")
     from benchmarks.picture_quality import compare
 
     compare(load(arguments.folder, arguments.count), arguments.side)

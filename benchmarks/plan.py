@@ -33,12 +33,12 @@ from benchmarks.plan_rates import (
     simulated_web_rates,
 )
 from benchmarks.plan_web import even, served
-from pipeline.errors import CapstanError
-from pipeline.records import Reason
-from plan.outlook import simulated
-from plan.rates import shipped_rates
-from plan.scenario import Scenario
-from plan.web import IMAGE, Web, read_web
+from capstan.errors import CapstanError
+from capstan.records import Reason
+from capstan.report.plan.outlook import simulated
+from capstan.report.plan.rates import shipped_rates
+from capstan.report.plan.scenario import Scenario
+from capstan.report.plan.web import IMAGE, Web, read_web
 
 PHOTO = (640, 480)  # pixels, 90 kB; between the two sizes that rates are measured with
 CHUNKS = 4

@@ -15,9 +15,9 @@ from benchmarks.featurize import made_up, write_shards
 from benchmarks.ingest_rounds import disk_rate
 from benchmarks.ingest_tools import write_rows
 from benchmarks.nginx import Behaviour, Nginx
-from benchmarks.photolike import photo
 from benchmarks.plan_web import even, served
 from benchmarks.processes import Ran, processor_seconds_of, run
+from capstan.testing.photolike import photo
 
 PHOTOS = 32
 SMALL, LARGE = (400, 300), (800, 600)  # pixels: photos of about 35 and 140 kB
@@ -74,7 +74,7 @@ class Bench:
 
     def _run(self, words: Sequence[str], folder: Path) -> Ran:
         os.sync()
-        words = [sys.executable, "-m", "pipeline.cli", *words]
+        words = [sys.executable, "-m", "capstan.cli", *words]
         return run(words, os.environ, folder / "log", LIMIT)
 
 

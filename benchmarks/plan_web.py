@@ -5,12 +5,12 @@ from contextlib import contextmanager
 from math import inf
 from pathlib import Path
 
-from benchmarks.photolike import Sizes
-from benchmarks.replies import Fault
-from benchmarks.simulated_web import SimulatedWeb
-from benchmarks.virtual_hosts import Host
-from pipeline.records import Reason
-from plan.web import FASTEST, IMAGE, Row, Spread, Web
+from capstan.records import Reason
+from capstan.report.plan.web import FASTEST, IMAGE, Row, Spread, Web
+from capstan.testing.photolike import Sizes
+from capstan.testing.replies import Fault
+from capstan.testing.simulated_web import SimulatedWeb
+from capstan.testing.virtual_hosts import Host
 
 SEED = 20_190_101, 1  # of the rows that are asked for, which a plan does not know
 ANSWERS = {  # a path's first part that makes a row end so

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from pipeline.errors import CapstanError
+from capstan.errors import CapstanError
 
 SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER, prctl(2)
 ORPHAN_PATIENCE = 5.0  # seconds

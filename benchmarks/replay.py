@@ -20,10 +20,10 @@ from pathlib import Path
 from statistics import NormalDist
 from urllib.parse import urlsplit
 
-from benchmarks.replies import Fault
-from benchmarks.simulated_web import SimulatedWeb
-from benchmarks.virtual_hosts import Host
-from pipeline.errors import DataError
+from capstan.errors import DataError
+from capstan.testing.replies import Fault
+from capstan.testing.simulated_web import SimulatedWeb
+from capstan.testing.virtual_hosts import Host
 
 COLUMNS = 7
 LATENCY, HOST_SPREAD, SPREAD = 0.25, 0.6, 0.6  # seconds; sigmas between hosts and within one

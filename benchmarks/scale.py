@@ -29,14 +29,14 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.cli import main as capstan
-from pipeline.feature_shards import write_feature_shard
-from pipeline.files import data_files
-from pipeline.progress import Progress
-from pipeline.records import Extractor, Feature, row_key
-from train.dataset import Examples, epoch_order, load_corpus
-from train.settings import Settings
-from train.vocabulary import build_vocabulary
+from capstan.cli import main as capstan
+from capstan.feature_shards import write_feature_shard
+from capstan.files import data_files
+from capstan.progress import Progress
+from capstan.records import Extractor, Feature, row_key
+from capstan.train.dataset import Examples, epoch_order, load_corpus
+from capstan.train.settings import Settings
+from capstan.train.vocabulary import build_vocabulary
 
 SIZE = 2048  # of a feature vector
 CHUNK = 10_000  # rows
@@ -257,7 +257,7 @@ class Peak:
 def print_training(shards: Path, output: Path, captions: int, flags: Sequence[str]) -> None:
     """Run `capstan train` and print what it needed."""
     shutil.rmtree(output, ignore_errors=True)
-    command = [sys.executable, "-m", "pipeline.cli", "train", "--profile=small", "--epochs=1"]
+    command = [sys.executable, "-m", "capstan.cli", "train", "--profile=small", "--epochs=1"]
     command += [f"--input={shards}", f"--output={output}", f"--epoch-captions={captions}"]
     command += ["--log-format=json", "--progress-interval=0.5", *flags]
     nowhere, started = subprocess.DEVNULL, time.time()

@@ -25,10 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.train import made_up, real
-from pipeline.cli import import_tensorflow
-from train.dataset import Examples, epoch_order
-from train.settings import PROFILES, Settings
-from train.workers import environments
+from capstan.cli import import_tensorflow
+from capstan.train.dataset import Examples, epoch_order
+from capstan.train.settings import PROFILES, Settings
+from capstan.train.workers import environments
 
 LONGEST = 40  # words
 STEPS = 16  # of twice the batch, a round: all made-up captions, so no size is new after one
@@ -136,10 +136,10 @@ def serve(arguments: argparse.Namespace) -> None:
     os.sched_setaffinity(0, {arguments.core})
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import_tensorflow()
-    from train.distribution import join
-    from train.fit import run_batches
-    from train.model import arithmetic, build_model
-    from train.trainer import Trainer
+    from capstan.train.distribution import join
+    from capstan.train.fit import run_batches
+    from capstan.train.model import arithmetic, build_model
+    from capstan.train.trainer import Trainer
 
     group = join()
     corpus, vocabulary = made_up() if arguments.input is None else real(arguments.input)

@@ -104,7 +104,7 @@ def main() -> None:
 @contextmanager
 def serving(bench: Bench, *more: str) -> Iterator[Server]:
     """The command, from when it says that it serves until it was told to stop."""
-    command = [sys.executable, "-m", "pipeline.cli", "serve", "--port", "0"]
+    command = [sys.executable, "-m", "capstan.cli", "serve", "--port", "0"]
     words = [*command, "--model", str(bench.model), *bench.flags, *more]
     with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
@@ -139,7 +139,7 @@ def for_seconds(bench: Bench, server: Server, clients: int) -> Answers:
 
 def bare(bench: Bench) -> None:
     """The model without a server."""
-    from predict.captions import Predictor, Settings
+    from capstan.predict.captions import Predictor, Settings
 
     predictor = Predictor(Settings(bench.model, bench.weights))
     predictor.warm_up()

@@ -22,11 +22,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.cli import import_tensorflow
-from pipeline.records import Extractor
-from train.dataset import Corpus, Examples, epoch_order, find_places, load_corpus
-from train.settings import PROFILES, Settings
-from train.vocabulary import SPECIALS, Vocabulary, build_vocabulary
+from capstan.cli import import_tensorflow
+from capstan.records import Extractor
+from capstan.train.dataset import Corpus, Examples, epoch_order, find_places, load_corpus
+from capstan.train.settings import PROFILES, Settings
+from capstan.train.vocabulary import SPECIALS, Vocabulary, build_vocabulary
 
 WORDS = 10_000
 CAPTIONS = 4_096  # made up
@@ -124,9 +124,9 @@ def orders(examples: Examples) -> Iterator[NDArray[np.int64]]:
 
 def ours(examples: Examples, words: int, profile: str, precision: str) -> Round:
     """A round of `capstan train`'s own steps, batches made as it makes them."""
-    from train.fit import run_batches
-    from train.model import arithmetic, build_model
-    from train.trainer import Trainer
+    from capstan.train.fit import run_batches
+    from capstan.train.model import arithmetic, build_model
+    from capstan.train.trainer import Trainer
 
     sample = np.random.default_rng(0).random((64, examples.feature_size), np.float32)
     with arithmetic(precision):

@@ -21,11 +21,11 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from demo.shapes import COLOURS, KINDS, RELATIONS, SIZES, Scene, Shape, encode
-from featurize.pictures import decode
-from pipeline.errors import SettingError
-from pipeline.files import atomic_path
-from pipeline.records import Failure
+from capstan.demo.shapes import COLOURS, KINDS, RELATIONS, SIZES, Scene, Shape, encode
+from capstan.errors import SettingError
+from capstan.featurize.pictures import decode
+from capstan.files import atomic_path
+from capstan.records import Failure
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,8 @@ Ends with a report to open in a browser. Run it again and it does nothing.
 import argparse
 from pathlib import Path
 
-from pipeline.files import output_directory
+from capstan.deploy.specs.folder import DEFAULT, pipelines_folder
+from capstan.files import output_directory
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -20,13 +21,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="few pictures and little training: every step runs, captions come out wrong",
     )
     parser.add_argument(
-        "--pipelines", type=Path, default=Path("deploy/pipelines"), help="folder of specs"
+        "--pipelines", type=pipelines_folder, default=DEFAULT, help="folder of specs"
     )
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Run the demo."""
-    from demo.run import FULL, SHORT, run_demo
+    from capstan.demo.run import FULL, SHORT, run_demo
 
     folder = output_directory(arguments.output).resolve()
     run_demo(folder, SHORT if arguments.short else FULL, arguments.pipelines)

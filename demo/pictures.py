@@ -4,9 +4,9 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.web import Fault, Web
-from demo.shapes import Scene, caption, encode
-from pipeline.files import atomic_write
+from capstan.demo.shapes import Scene, caption, encode
+from capstan.files import atomic_write
+from capstan.testing.web import Fault, Web
 
 # Share of the addresses that misbehave, about as the open web's; the rest just answer.
 FAULTS = {

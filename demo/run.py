@@ -11,13 +11,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.web import Web
-from demo.pictures import picture_files, write_held_out, write_tsv
-from demo.shapes import scenes
-from pipeline.errors import CapstanError
-from pipeline.files import data_files, write_json
-from pipeline.progress import duration
-from pipeline.shards import STATS_SUFFIX, read_image_stats
+from capstan.demo.pictures import picture_files, write_held_out, write_tsv
+from capstan.demo.shapes import scenes
+from capstan.errors import CapstanError
+from capstan.files import data_files, write_json
+from capstan.progress import duration
+from capstan.shards import STATS_SUFFIX, read_image_stats
+from capstan.testing.web import Web
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +83,13 @@ def pretrain(folder: Path, size: Size) -> Path:
         logger.info("backbone: unchanged")
         return weights
     program(
-        "demo.pretrain", "--output", weights, "--pictures", size.seen, "--image-size", IMAGE_SIZE
+        "capstan.demo.pretrain",
+        "--output",
+        weights,
+        "--pictures",
+        size.seen,
+        "--image-size",
+        IMAGE_SIZE,
     )
     return weights
 
@@ -111,14 +117,14 @@ def run_pipelines(folder: Path, size: Size, pipelines: Path, weights: Path) -> N
 
 def capstan(*words: object) -> None:
     """Run a `capstan` command; its output goes where ours goes."""
-    program("pipeline.cli", *words)
+    program("capstan.cli", *words)
 
 
 def program(module: str, *words: object) -> None:
     """Run a module as a process; raises CapstanError when it fails."""
     done = subprocess.run([sys.executable, "-m", module, *map(str, words)], check=False)
     if done.returncode:
-        name = " ".join(["capstan", str(words[0])] if module == "pipeline.cli" else [module])
+        name = " ".join(["capstan", str(words[0])] if module == "capstan.cli" else [module])
         raise CapstanError(f"{name} failed with status {done.returncode}; see above")
 
 

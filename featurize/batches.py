@@ -14,12 +14,12 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from featurize.config import Config
-from featurize.pictures import decode
-from featurize.tasks import Task
-from pipeline.errors import DataError
-from pipeline.records import Failure, StoredImage
-from pipeline.shards import read_images
+from capstan.errors import DataError
+from capstan.featurize.config import Config
+from capstan.featurize.pictures import decode
+from capstan.featurize.tasks import Task
+from capstan.records import Failure, StoredImage
+from capstan.shards import read_images
 
 Item = TypeVar("Item")
 Pixels = NDArray[np.uint8]

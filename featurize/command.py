@@ -10,7 +10,7 @@ import os
 from dataclasses import fields
 from pathlib import Path
 
-from featurize.config import (
+from capstan.featurize.config import (
     PRECISION_HELP,
     PRECISIONS,
     RUNTIME_HELP,
@@ -18,7 +18,7 @@ from featurize.config import (
     WEIGHTS_HELP,
     Config,
 )
-from pipeline.pachyderm import WORKER_PORT
+from capstan.pachyderm.datums import WORKER_PORT
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -79,7 +79,7 @@ def _add_network_flags(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Run the stage."""
     config = Config(**{field.name: getattr(arguments, field.name) for field in fields(Config)})
-    from featurize.run import featurize, featurize_datums
+    from capstan.featurize.run import featurize, featurize_datums
 
     if arguments.datum_batching and WORKER_PORT in os.environ:
         featurize_datums(config)

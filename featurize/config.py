@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import SettingError
-from pipeline.files import sha256_file
+from capstan.errors import SettingError
+from capstan.files import sha256_file
 
 DIMENSIONS = 2048  # of a picture's features
 WEIGHTS_HELP = "imagenet, a .weights.h5, .keras or torchvision .npz file, or random:SEED"
 PRECISION_HELP = "of the network's arithmetic; auto: bfloat16 where the GPU or processor has it"
-RUNTIME_HELP = "what calculates; openvino, for processors only, is capstan[openvino]"
+RUNTIME_HELP = "what calculates; openvino, for processors only, is capstan-captions[openvino]"
 SUFFIXES = (".weights.h5", ".keras", ".npz")
 PRECISIONS = ("auto", "bfloat16", "float32")
 RUNTIMES = ("tensorflow", "openvino")
@@ -27,7 +27,7 @@ class Config:
     weights: str = "imagenet"
     image_size: int = 224  # side of the network's square input, pixels
     batch_size: int = 32
-    precision: str = "auto"  # of the network's arithmetic; see `featurize.runtimes.resolve`
+    precision: str = "auto"  # of the network's arithmetic; see `capstan.featurize.runtimes.resolve`
     runtime: str = "tensorflow"
     decoders: int = 0  # threads; 0: one per core, up to 8
     workers: int = 0  # processes; 0: one per GPU, or else per NUMA node

@@ -6,11 +6,11 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from featurize.config import DIMENSIONS
-from featurize.memory import available
-from featurize.runtimes import RUNTIMES, Calculate, resolve
-from featurize.weights import load_weights
-from pipeline.errors import CapstanError
+from capstan.errors import CapstanError
+from capstan.featurize.config import DIMENSIONS
+from capstan.featurize.memory import available
+from capstan.featurize.runtimes import RUNTIMES, Calculate, resolve
+from capstan.featurize.weights import load_weights
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from pipeline.records import Failure, Reason
+from capstan.records import Failure, Reason
 
 # ImageNet's usual crop: the middle 224 of a picture whose shorter side is 256.
 CROP_MARGIN = 8 / 7

@@ -12,15 +12,15 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from featurize.config import Config
-from featurize.tasks import Task
-from featurize.work import Tell, Totals, load_extractor, make_shards
-from pipeline.cli import LOG_FORMAT_VARIABLE, import_tensorflow, set_up_logging
-from pipeline.errors import CapstanError, SettingError
-from pipeline.progress import INTERVAL_VARIABLE
+from capstan.cli import LOG_FORMAT_VARIABLE, import_tensorflow, set_up_logging
+from capstan.errors import CapstanError, SettingError
+from capstan.featurize.config import Config
+from capstan.featurize.tasks import Task
+from capstan.featurize.work import Tell, Totals, load_extractor, make_shards
+from capstan.progress import INTERVAL_VARIABLE
 
 if TYPE_CHECKING:
-    from featurize.extractor import ResNetExtractor
+    from capstan.featurize.extractor import ResNetExtractor
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 NODES = Path("/sys/devices/system/node")

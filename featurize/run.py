@@ -6,16 +6,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
 
-from featurize.config import Config
-from featurize.processes import make_shards_in, places
-from featurize.tasks import to_do
-from featurize.work import Totals, load_extractor, make_shards
-from pipeline.errors import DataError
-from pipeline.pachyderm import for_each_datum
-from pipeline.progress import Progress
+from capstan.errors import DataError
+from capstan.featurize.config import Config
+from capstan.featurize.processes import make_shards_in, places
+from capstan.featurize.tasks import to_do
+from capstan.featurize.work import Totals, load_extractor, make_shards
+from capstan.pachyderm.datums import for_each_datum
+from capstan.progress import Progress
 
 if TYPE_CHECKING:
-    from featurize.extractor import ResNetExtractor
+    from capstan.featurize.extractor import ResNetExtractor
 
 logger = logging.getLogger(__name__)
 

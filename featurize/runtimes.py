@@ -12,9 +12,9 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from featurize.network import Network, forward
-from pipeline.cli import has_bfloat16
-from pipeline.errors import SettingError
+from capstan.cli import has_bfloat16
+from capstan.errors import SettingError
+from capstan.featurize.network import Network, forward
 
 Shape = tuple[int | None, int, int, int]  # pictures (None: any number), height, width, 3
 Calculate = Callable[[NDArray[np.uint8]], NDArray[np.float32]]  # Shape to (pictures, 2048)
@@ -39,7 +39,7 @@ def in_openvino(network: Network, shape: Shape, precision: str) -> Calculate:
         import openvino
     except ModuleNotFoundError as error:
         raise SettingError(
-            "--runtime openvino: not installed; pip install 'capstan[openvino]'"
+            "--runtime openvino: not installed; pip install 'capstan-captions[openvino]'"
         ) from error
     graph = _function(network, shape, "float32").get_concrete_function()
     hint = {"bfloat16": "bf16", "float32": "f32"}[precision]

@@ -4,10 +4,10 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from featurize.config import Config, network_identity
-from pipeline.errors import DataError, SettingError
-from pipeline.feature_shards import read_feature_manifest
-from pipeline.files import data_files, input_directory, output_directory, sha256_file
+from capstan.errors import DataError, SettingError
+from capstan.feature_shards import read_feature_manifest
+from capstan.featurize.config import Config, network_identity
+from capstan.files import data_files, input_directory, output_directory, sha256_file
 
 logger = logging.getLogger(__name__)
 

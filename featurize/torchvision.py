@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featurize.network import STAGES, STEM, Convolution, Network, Scaling, block, fold
-from pipeline.errors import SettingError
+from capstan.errors import SettingError
+from capstan.featurize.network import STAGES, STEM, Convolution, Network, Scaling, block, fold
 
 Arrays = Mapping[str, NDArray[Any]]
 

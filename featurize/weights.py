@@ -13,10 +13,10 @@ from keras.src.applications import resnet
 from keras.src.backend.config import keras_home
 from numpy.typing import NDArray
 
-from featurize import torchvision
-from featurize.network import STEM, Network, Scaling, fold
-from pipeline.errors import SettingError
-from pipeline.records import Extractor
+from capstan.errors import SettingError
+from capstan.featurize import torchvision
+from capstan.featurize.network import STEM, Network, Scaling, fold
+from capstan.records import Extractor
 
 IMAGENET_FILE = "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5"
 IMAGENET_URL = resnet.BASE_WEIGHTS_PATH + IMAGENET_FILE

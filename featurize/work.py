@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from featurize.batches import Batch, Feed, Shard
-from featurize.config import DIMENSIONS, Config
-from featurize.tasks import Task
-from pipeline.cli import import_tensorflow
-from pipeline.feature_shards import write_feature_shard
-from pipeline.records import Extractor, Failure, Feature
+from capstan.cli import import_tensorflow
+from capstan.feature_shards import write_feature_shard
+from capstan.featurize.batches import Batch, Feed, Shard
+from capstan.featurize.config import DIMENSIONS, Config
+from capstan.featurize.tasks import Task
+from capstan.records import Extractor, Failure, Feature
 
 if TYPE_CHECKING:  # it imports TensorFlow, which takes seconds
-    from featurize.extractor import ResNetExtractor
+    from capstan.featurize.extractor import ResNetExtractor
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class Totals:
 def load_extractor(config: Config) -> "ResNetExtractor":
     """Load the network; takes seconds."""
     import_tensorflow()
-    from featurize.extractor import ResNetExtractor
+    from capstan.featurize.extractor import ResNetExtractor
 
     extractor = ResNetExtractor(
         config.weights, config.image_size, config.batch_size, config.precision, config.runtime

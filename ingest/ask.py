@@ -2,14 +2,14 @@
 
 import time
 
-from ingest.config import Settings
-from ingest.fetch import Fetched, Redirect, fetch
-from ingest.host_book import Verdict
-from ingest.sink import Sink
-from ingest.slots import Slot
-from ingest.visit import Visit
-from ingest.workplace import Workplace
-from pipeline.records import Answer, Failure, Image, Reason
+from capstan.ingest.config import Settings
+from capstan.ingest.http.fetch import Fetched, Redirect, fetch
+from capstan.ingest.scheduling.registry import Verdict
+from capstan.ingest.scheduling.slots import Slot
+from capstan.ingest.sink import Sink
+from capstan.ingest.visit import Visit
+from capstan.ingest.workplace import Workplace
+from capstan.records import Answer, Failure, Image, Reason
 
 
 async def ask(

@@ -10,8 +10,8 @@ from the rows it had. Rows that fail are accounted for and do not fail the comma
 
 import argparse
 
-from ingest.config import Settings
-from ingest.forks import start_server
+from capstan.ingest.config import Settings
+from capstan.ingest.forks import start_server
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -23,6 +23,6 @@ def run(arguments: argparse.Namespace) -> None:
     """Make the image shards."""
     settings = Settings.from_arguments(arguments)
     start_server()
-    from ingest.run import ingest
+    from capstan.ingest.run import ingest
 
     ingest(settings)

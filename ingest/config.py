@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from ingest.hosts import MAY_PASS, HostLimits
-from pipeline.errors import SettingError
-from pipeline.records import Reason
+from capstan.errors import SettingError
+from capstan.ingest.scheduling.host import MAY_PASS, HostLimits
+from capstan.records import Reason
 
 T = TypeVar("T")
 DAY = 86_400.0

@@ -9,7 +9,7 @@ import multiprocessing
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
 
-IMPORTED = ["ingest.work"]
+IMPORTED = ["capstan.ingest.work"]
 
 
 def start_server() -> ForkServerContext:

@@ -4,16 +4,16 @@ from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ingest.chunks import Chunk
-from ingest.config import Settings
-from ingest.rows import read_rows
-from ingest.sink import Sink
-from ingest.spool import Spool
-from ingest.statistics import Statistics
-from pipeline.errors import DataError
-from pipeline.files import output_directory
-from pipeline.records import Answer, Failure, Image, Outcome, Reason, Row
-from pipeline.shards import STATS_SUFFIX, read_image_stats
+from capstan.chunks import Chunk
+from capstan.errors import DataError
+from capstan.files import output_directory
+from capstan.ingest.config import Settings
+from capstan.ingest.rows import read_rows
+from capstan.ingest.sink import Sink
+from capstan.ingest.spool import Spool
+from capstan.ingest.statistics import Statistics
+from capstan.records import Answer, Failure, Image, Outcome, Reason, Row
+from capstan.shards import STATS_SUFFIX, read_image_stats
 
 OF_THE_LINE = {Reason.BAD_ROW, Reason.BAD_URL}  # found anew whenever the chunk is read
 SPOOLS = ".spool"  # in the output directory

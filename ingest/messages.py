@@ -5,8 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ingest.statistics import Statistics
-from pipeline.records import Failure, Image
+from capstan.ingest.statistics import Statistics
+from capstan.records import Failure, Image
 
 
 @dataclass(slots=True)

@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from protego import Protego
 from yarl import URL
 
-from ingest.config import Web
-from ingest.connections import Connections
-from ingest.fetch import AGENT, follow
-from pipeline.records import Reason
+from capstan.ingest.config import Web
+from capstan.ingest.http.fetch import AGENT, follow
+from capstan.ingest.http.pool import Connections
+from capstan.records import Reason
 
 HOLDS = 86_400.0  # seconds
 HOLDS_TROUBLE = 10.0  # seconds until a host that could not say is asked again

@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import BinaryIO
 from urllib.parse import urlsplit
 
-from pipeline.records import Answer, Failure, Outcome, Reason, Row, divide_line, row_key
+from capstan.records import Answer, Failure, Outcome, Reason, Row, divide_line, row_key
 
 MAX_LINE = 1 << 20  # bytes; a longer line is no caption and URL
 PLAIN_URL = re.compile(r"https?://([A-Za-z0-9.-]+)(?::[1-5]?[0-9]{1,4})?(?:[/?#]|\Z)")

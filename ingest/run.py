@@ -9,16 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ingest.chunks import Chunk, find_chunks, has_tab
-from ingest.config import Settings
-from ingest.images import check_decoders
-from ingest.job import SPOOLS
-from ingest.sink import IMAGE_SHARDS, Sink
-from ingest.spool import remove_spools
-from ingest.statistics import RunStatistics
-from ingest.supervise import supervise
-from pipeline.errors import DataError, SettingError
-from pipeline.files import input_directory, output_directory
+from capstan.chunks import Chunk, find_chunks, has_tab
+from capstan.errors import DataError, SettingError
+from capstan.files import input_directory, output_directory
+from capstan.ingest.config import Settings
+from capstan.ingest.decode.images import check_decoders
+from capstan.ingest.job import SPOOLS
+from capstan.ingest.sink import IMAGE_SHARDS, Sink
+from capstan.ingest.spool import remove_spools
+from capstan.ingest.statistics import RunStatistics
+from capstan.ingest.supervise import supervise
 
 logger = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ from itertools import repeat
 from pathlib import Path
 from typing import Any, Protocol
 
-from ingest.spool import Frame, Spool
-from pipeline.records import Answer, Failure, Image, Outcome, Reason, Row
-from pipeline.shards import (
+from capstan.ingest.spool import Frame, Spool
+from capstan.records import Answer, Failure, Image, Outcome, Reason, Row
+from capstan.shards import (
     IMAGES,
     outcome_row,
     read_images,

@@ -27,8 +27,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Cut the TSV and say what was done."""
-    from ingest.chunks import check_cut, cut
-    from pipeline.files import output_directory
+    from capstan.chunks import check_cut, cut
+    from capstan.files import output_directory
 
     tsv: Path = arguments.tsv
     check_cut(tsv, arguments.rows)

@@ -21,10 +21,10 @@ from typing import Any, Self
 
 import orjson
 
-from pipeline.errors import DataError, SettingError
-from pipeline.files import Stretch, write_pieces
-from pipeline.records import Answer, Failure, Image, Outcome, Reason, Row
-from pipeline.shards import Line
+from capstan.errors import DataError, SettingError
+from capstan.files import Stretch, write_pieces
+from capstan.records import Answer, Failure, Image, Outcome, Reason, Row
+from capstan.shards import Line
 
 VERSION = 3
 # CRC-32; bytes of the description, of what comes before the picture, of the picture, of the rest

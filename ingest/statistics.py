@@ -15,8 +15,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.files import write_json, write_table
-from pipeline.records import Answer, Failure, Image
+from capstan.files import write_json, write_table
+from capstan.records import Answer, Failure, Image
 
 FORMAT = "capstan-ingest-statistics"
 VERSION = 1

@@ -16,18 +16,18 @@ from typing import Any
 
 import uvloop
 
-from ingest.chunks import Chunk
-from ingest.config import Settings
-from ingest.forks import start_server
-from ingest.memory import keep_memory
-from ingest.messages import Begun, Shard, Tally
-from ingest.pauses import Pauses
-from ingest.sink import Sink
-from ingest.statistics import RunStatistics
-from ingest.work import StoppedError, work
-from ingest.workplace import Crew
-from pipeline.errors import CapstanError
-from pipeline.progress import Progress
+from capstan.chunks import Chunk
+from capstan.errors import CapstanError
+from capstan.ingest.config import Settings
+from capstan.ingest.forks import start_server
+from capstan.ingest.messages import Begun, Shard, Tally
+from capstan.ingest.scheduling.pauses import Pauses
+from capstan.ingest.sink import Sink
+from capstan.ingest.statistics import RunStatistics
+from capstan.ingest.work import StoppedError, work
+from capstan.ingest.workplace import Crew
+from capstan.malloc import keep_memory
+from capstan.progress import Progress
 
 # Python's own 700, 10, 10 took a seventh of the time: a row makes dozens of short-lived objects.
 COLLECT_AFTER = 50_000, 20, 20

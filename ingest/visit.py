@@ -3,9 +3,9 @@
 import time
 from dataclasses import dataclass, field
 
-from ingest.job import Job
-from ingest.rows import host_of
-from pipeline.records import Answer, Row
+from capstan.ingest.job import Job
+from capstan.ingest.rows import host_of
+from capstan.records import Answer, Row
 
 
 @dataclass(slots=True)

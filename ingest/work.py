@@ -12,21 +12,21 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from ingest.ask import ask
-from ingest.chunks import Chunk
-from ingest.config import Settings
-from ingest.fetch import Redirect
-from ingest.frontier import Frontier
-from ingest.job import Job, open_job, write_shard
-from ingest.messages import Begun, Shard, Tally, Tell
-from ingest.retry import Attempt, pause_before_next, policy
-from ingest.rows import read_rows
-from ingest.sink import IMAGE_SHARDS, Sink
-from ingest.slots import Slot
-from ingest.visit import Visit
-from ingest.workplace import Crew, Workplace, open_workplace
-from pipeline.errors import CapstanError
-from pipeline.records import Failure, Image, Outcome, Reason
+from capstan.chunks import Chunk
+from capstan.errors import CapstanError
+from capstan.ingest.ask import ask
+from capstan.ingest.config import Settings
+from capstan.ingest.http.fetch import Redirect
+from capstan.ingest.job import Job, open_job, write_shard
+from capstan.ingest.messages import Begun, Shard, Tally, Tell
+from capstan.ingest.rows import read_rows
+from capstan.ingest.scheduling.frontier import Frontier
+from capstan.ingest.scheduling.retry import Attempt, pause_before_next, policy
+from capstan.ingest.scheduling.slots import Slot
+from capstan.ingest.sink import IMAGE_SHARDS, Sink
+from capstan.ingest.visit import Visit
+from capstan.ingest.workplace import Crew, Workplace, open_workplace
+from capstan.records import Failure, Image, Outcome, Reason
 
 OPEN_CHUNKS = 512  # bounds open files
 READY_HOSTS = 256  # hosts with a row that may go: so far ahead chunks are read

@@ -6,15 +6,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from ingest.config import Settings
-from ingest.connections import Connections
-from ingest.decoders import Decoders
-from ingest.fetch import open_connections
-from ingest.host_book import HostBook
-from ingest.pauses import Pauses
-from ingest.robots import Robots
-from ingest.saturation import Saturation
-from ingest.slots import Slots
+from capstan.ingest.config import Settings
+from capstan.ingest.decode.pool import Decoders
+from capstan.ingest.http.fetch import open_connections
+from capstan.ingest.http.pool import Connections
+from capstan.ingest.robots import Robots
+from capstan.ingest.scheduling.pauses import Pauses
+from capstan.ingest.scheduling.registry import HostBook
+from capstan.ingest.scheduling.saturation import Saturation
+from capstan.ingest.scheduling.slots import Slots
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featurize.pictures import decode, scaled
-from ingest.config import Pictures
-from ingest.images import check_decoders, prepare
-from pipeline.cli import import_tensorflow
-from pipeline.errors import SettingError
-from pipeline.records import Extractor, Failure, Reason
+from capstan.cli import import_tensorflow
+from capstan.errors import SettingError
+from capstan.featurize.pictures import decode, scaled
+from capstan.ingest.config import Pictures
+from capstan.ingest.decode.images import check_decoders, prepare
+from capstan.records import Extractor, Failure, Reason
 
 if TYPE_CHECKING:
-    from train.captioner import Caption
+    from capstan.train.captioner import Caption
 
 Pixels = NDArray[np.uint8]  # (S, S, 3), RGB
 Captions = tuple["Caption", ...]  # of one picture, best first
@@ -59,8 +59,8 @@ class Predictor:
         import_tensorflow()
         import tensorflow as tf
 
-        from featurize.extractor import ResNetExtractor
-        from train.captioner import load_captioner
+        from capstan.featurize.extractor import ResNetExtractor
+        from capstan.train.captioner import load_captioner
 
         captioner = load_captioner(settings.model)
         self._captioner = replace(captioner, search=replace(captioner.search, **settings.search))

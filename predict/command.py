@@ -10,8 +10,8 @@ that is no picture gets a `.json` that says why, and no `.txt`.
 import argparse
 from pathlib import Path
 
-from pipeline.errors import SettingError
-from train.search import add_flags, given
+from capstan.errors import SettingError
+from capstan.train.search import add_flags, given
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -56,9 +56,9 @@ def run(arguments: argparse.Namespace) -> None:
         raise SettingError("--json is for pictures given by name; --output holds JSON anyway")
     search = given(arguments)
 
-    from ingest.config import Web
-    from predict.captions import Settings
-    from predict.run import predict_folder, print_captions
+    from capstan.ingest.config import Web
+    from capstan.predict.captions import Settings
+    from capstan.predict.run import predict_folder, print_captions
 
     settings = Settings(
         arguments.model, arguments.weights, arguments.batch_size, arguments.top, search

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ingest.config import Web
-from pipeline.errors import DataError, SettingError
-from pipeline.files import atomic_write, data_files, input_directory, output_directory, write_json
-from pipeline.progress import Progress
-from pipeline.records import PREDICTION_FORMAT, PREDICTION_VERSION, Failure, Reason
-from predict.captions import Captions, Predictor, Settings, said
-from predict.sources import Source, find, read
+from capstan.errors import DataError, SettingError
+from capstan.files import atomic_write, data_files, input_directory, output_directory, write_json
+from capstan.ingest.config import Web
+from capstan.predict.captions import Captions, Predictor, Settings, said
+from capstan.predict.sources import Source, find, read
+from capstan.progress import Progress
+from capstan.records import PREDICTION_FORMAT, PREDICTION_VERSION, Failure, Reason
 
 
 @dataclass(frozen=True)

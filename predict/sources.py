@@ -5,12 +5,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.errors import SettingError
-from pipeline.files import data_files
-from pipeline.records import Failure
+from capstan.errors import SettingError
+from capstan.files import data_files
+from capstan.records import Failure
 
 if TYPE_CHECKING:
-    from ingest.config import Web
+    from capstan.ingest.config import Web
 
 SCHEMES = ("http://", "https://")
 Source = Path | str  # a file, or a URL
@@ -41,7 +41,7 @@ def read(sources: Sequence[Source], web: "Web") -> list[Read]:
 
 
 async def _fetch(urls: Sequence[str], web: "Web") -> Iterator[Read]:
-    from ingest.fetch import follow, open_connections
+    from capstan.ingest.http.fetch import follow, open_connections
 
     async with open_connections(web) as connections:
         answers = await asyncio.gather(*(follow(connections, url, web) for url in urls))

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from pipeline.errors import DataError
-from report.run import Run, read_lines
+from capstan.errors import DataError
+from capstan.report.run import Run, read_lines
 
 SAMPLE = 24  # held-out pictures drawn by lot
 WRONG = 8  # at least this many wrong ones are shown, if there are

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from pipeline.progress import duration
+from capstan.progress import duration
 
 BOX = 1000
 BINS = 120  # of a time axis

@@ -10,8 +10,8 @@ import argparse
 import logging
 from pathlib import Path
 
-from pipeline.errors import SettingError
-from pipeline.files import input_directory
+from capstan.errors import SettingError
+from capstan.files import input_directory
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise SettingError(f"--images {arguments.images}: goes with --model alone")
     output = arguments.output or given[0] / "report.html"
     if arguments.statistics is not None:
-        from report.web import write_web_report
+        from capstan.report.web import write_web_report
 
         write_web_report(arguments.statistics, output)
     else:
@@ -57,8 +57,8 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _write_run(arguments: argparse.Namespace, output: Path) -> None:
-    from report.page import write_report
-    from report.run import read_model, read_run
+    from capstan.report.page import write_report
+    from capstan.report.run import read_model, read_run
 
     if arguments.model is None:
         write_report(read_run(arguments.run), output)

@@ -12,12 +12,13 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from pipeline.errors import SettingError
-from pipeline.files import atomic_write, output_directory
-from pipeline.progress import duration
+from capstan import __version__
+from capstan.errors import SettingError
+from capstan.files import atomic_write, output_directory
+from capstan.progress import duration
 
 TEMPLATES = Path(__file__).parent
-LIBRARIES = ("capstan", "numpy", "pyarrow", "pillow", "aiohttp", "tensorflow", "keras")
+LIBRARIES = ("numpy", "pyarrow", "pillow", "aiohttp", "tensorflow", "keras")
 LONGEST_LINK = 2000  # characters; browsers and servers agree on little more
 LONGEST_TEXT = 300
 
@@ -40,7 +41,11 @@ def write_page(
 
 
 def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version(), "system": platform.platform(terse=True)}
+    versions = {
+        "python": platform.python_version(),
+        "system": platform.platform(terse=True),
+        "capstan": __version__,
+    }
     for name in LIBRARIES:
         try:
             versions[name] = version(name)

@@ -5,9 +5,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.errors import DataError
-from report.charts import Chart, line_chart
-from report.run import Run, read_lines
+from capstan.errors import DataError
+from capstan.report.charts import Chart, line_chart
+from capstan.report.run import Run, read_lines
 
 
 @dataclass(frozen=True)

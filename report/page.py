@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.files import data_files
-from pipeline.shards import STATS_SUFFIX, read_image_stats
-from report.captions import draw, rank, read_held_out
-from report.html import check_output, write_page
-from report.learning import flatten, read_curves, read_settings
-from report.pictures import read_new_pictures, stored_pictures
-from report.rows import (
+from capstan.files import data_files
+from capstan.report.captions import draw, rank, read_held_out
+from capstan.report.html import check_output, write_page
+from capstan.report.learning import flatten, read_curves, read_settings
+from capstan.report.pictures import read_new_pictures, stored_pictures
+from capstan.report.rows import (
     Examples,
     Featurized,
     by_host,
@@ -23,9 +22,10 @@ from report.rows import (
     read_featurized,
     read_rows,
 )
-from report.run import Run, read_object
-from report.scores import read_scores
-from report.timeline import read_timeline
+from capstan.report.run import Run, read_object
+from capstan.report.scores import read_scores
+from capstan.report.timeline import read_timeline
+from capstan.shards import STATS_SUFFIX, read_image_stats
 
 SHARD_FACTS = {"format", "version", "chunk", "rows", "images", "failures", "files"}
 

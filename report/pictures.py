@@ -11,10 +11,10 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
-from pipeline.files import data_files
-from pipeline.shards import read_images
-from report.captions import Verdict, Word, judge, lot
-from report.run import Run, read_object
+from capstan.files import data_files
+from capstan.report.captions import Verdict, Word, judge, lot
+from capstan.report.run import Run, read_object
+from capstan.shards import read_images
 
 SIDE = 256  # pixels, the longer side
 QUALITY = 80

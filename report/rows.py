@@ -9,11 +9,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.feature_shards import EXAMPLES, FEATURES
-from pipeline.files import data_files, read_table
-from pipeline.records import Reason
-from pipeline.shards import OUTCOMES_SUFFIX, VERSION, read_outcomes
-from report.run import Run
+from capstan.feature_shards import EXAMPLES, FEATURES
+from capstan.files import data_files, read_table
+from capstan.records import Reason
+from capstan.report.run import Run
+from capstan.shards import OUTCOMES_SUFFIX, VERSION, read_outcomes
 
 TOP_HOSTS = 10
 NO_HOST = "(no host)"

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import DataError, SettingError
-from pipeline.files import read_json
-from pipeline.records import RUN_FORMAT, RUN_VERSION, PipelineResult
+from capstan.errors import DataError, SettingError
+from capstan.files import read_json
+from capstan.records import RUN_FORMAT, RUN_VERSION, PipelineResult
 
 MODEL_FILES = ("metrics.json", "curves.jsonl")
 

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.errors import DataError
-from pipeline.files import read_json
-from pipeline.records import METRICS_FORMAT, METRICS_VERSION
-from report.run import Run
+from capstan.errors import DataError
+from capstan.files import read_json
+from capstan.records import METRICS_FORMAT, METRICS_VERSION
+from capstan.report.run import Run
 
 WHO = ("model", "shuffled", "blind")
 

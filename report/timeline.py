@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.files import data_files
-from pipeline.records import PipelineResult
-from report.charts import BINS, Tick, area, path, time_ticks
-from report.run import Run, read_object
+from capstan.files import data_files
+from capstan.records import PipelineResult
+from capstan.report.charts import BINS, Tick, area, path, time_ticks
+from capstan.report.run import Run, read_object
 
 PROGRESS_MARK = b'"progress"'
 MANY_LANES = 16

@@ -10,12 +10,12 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ingest.statistics import FORMAT, VERSION
-from pipeline.errors import DataError
-from pipeline.files import input_directory, read_json, read_table
-from report.charts import Chart, rate_chart
-from report.html import check_output, write_page
-from report.rows import NO_HOST, Failed, reason_lines
+from capstan.errors import DataError
+from capstan.files import input_directory, read_json, read_table
+from capstan.ingest.statistics import FORMAT, VERSION
+from capstan.report.charts import Chart, rate_chart
+from capstan.report.html import check_output, write_page
+from capstan.report.rows import NO_HOST, Failed, reason_lines
 
 Line = TypeVar("Line")
 TOP = 12  # lines of a table

@@ -11,11 +11,11 @@ from unittest import mock
 
 import pytest
 
-from pipeline import shards
-from pipeline.records import Answer, Image, Outcome, Row, row_key
-from pipeline.shards import write_image_shard
+from capstan import shards
+from capstan.records import Answer, Image, Outcome, Row, row_key
+from capstan.shards import write_image_shard
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parent.parent
 CHUNK = "cc.tsv/0000000000000000"
 
 
@@ -118,7 +118,7 @@ def test_bad_input(
 ) -> None:
     words = [str(word) for word in make(tmp_path)]
     done = subprocess.run(
-        [sys.executable, "-m", "pipeline.cli", *words], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "capstan.cli", *words], capture_output=True, text=True, check=False
     )
     *_, last = done.stderr.strip().splitlines()
     assert done.returncode == status, done.stderr

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.rows import read_rows
-from pipeline.records import Outcome, Row, row_key
-from train.consolidate import read_captions
+from capstan.ingest.rows import read_rows
+from capstan.records import Outcome, Row, row_key
+from capstan.train.consolidate import read_captions
 
 CHUNK = "cc.tsv/0000000000000000"
 pieces = st.sampled_from([b"a dog", b"\t", b"\n", b"\r", b"\r\n", b'"', b"http://x.test/", b"\xff"])

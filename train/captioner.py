@@ -11,14 +11,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.errors import DataError
-from pipeline.files import atomic_path, read_json, sha256_file, write_json
-from pipeline.records import MODEL_FORMAT, MODEL_VERSION, Extractor
-from train.decode import NEVER, Decoder
-from train.forced import Score, word_scorer
-from train.search import Search
-from train.settings import DESCRIPTION, NETWORK, VOCABULARY
-from train.vocabulary import Vocabulary, read_vocabulary, write_vocabulary
+from capstan.errors import DataError
+from capstan.files import atomic_path, read_json, sha256_file, write_json
+from capstan.records import MODEL_FORMAT, MODEL_VERSION, Extractor
+from capstan.train.decode import NEVER, Decoder
+from capstan.train.forced import Score, word_scorer
+from capstan.train.search import Search
+from capstan.train.settings import DESCRIPTION, NETWORK, VOCABULARY
+from capstan.train.vocabulary import Vocabulary, read_vocabulary, write_vocabulary
 
 
 @dataclass(frozen=True)

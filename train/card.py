@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow.compute as pc
 
-from train.consolidate import SPLITS
-from train.dataset import Corpus, pictures
-from train.evaluate import Evaluation, Prediction
-from train.history import History
-from train.settings import Plan
-from train.vocabulary import UNKNOWN
+from capstan.train.consolidate import SPLITS
+from capstan.train.dataset import Corpus, pictures
+from capstan.train.evaluate import Evaluation, Prediction
+from capstan.train.history import History
+from capstan.train.settings import Plan
+from capstan.train.vocabulary import UNKNOWN
 
 if TYPE_CHECKING:
-    from train.captioner import Captioner
+    from capstan.train.captioner import Captioner
 
 EXAMPLES = 3  # of each kind
 METRIC_TYPES = {"CIDEr-D": "cider", "ROUGE-L": "rouge", "exact": "exact_match"}  # the rest: bleu

@@ -23,13 +23,13 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from pipeline.cli import import_tensorflow
-from pipeline.errors import DataError, SettingError
-from pipeline.files import input_directory, output_directory, sha256_file
-from train.dataset import fingerprint, load_corpus
-from train.embeddings import existing
-from train.history import CHECKPOINTS, checkpoints
-from train.settings import (
+from capstan.cli import import_tensorflow
+from capstan.errors import DataError, SettingError
+from capstan.files import input_directory, output_directory, sha256_file
+from capstan.train.dataset import fingerprint, load_corpus
+from capstan.train.embeddings import existing
+from capstan.train.history import CHECKPOINTS, checkpoints
+from capstan.train.settings import (
     DESCRIPTION,
     NETWORK,
     PRECISIONS,
@@ -38,7 +38,7 @@ from train.settings import (
     Plan,
     Settings,
 )
-from train.workers import Place, end_with_supervisor, is_supervised, place, supervise
+from capstan.train.workers import Place, end_with_supervisor, is_supervised, place, supervise
 
 logger = logging.getLogger(__name__)
 
@@ -119,8 +119,8 @@ def _train(source: Path, plan: Plan, here: Place) -> None:
     if not len(corpus.select("train")):
         raise DataError(f"{source}: no example in the train split; lower the shares of the others")
     import_tensorflow()
-    from train.distribution import join
-    from train.run import train
+    from capstan.train.distribution import join
+    from capstan.train.run import train
 
     group = join()
     if group.size == 1 or group.text_from_chief("" if _is_done(plan) else "train"):
@@ -131,7 +131,7 @@ def _command(arguments: argparse.Namespace) -> list[str]:
     """The command line of each worker."""
     flags = {name: value for name, value in vars(arguments).items() if name != "workers"}
     return [
-        *(sys.executable, "-m", "pipeline.cli", "train"),
+        *(sys.executable, "-m", "capstan.cli", "train"),
         *(
             f"--{name.replace('_', '-')}" + ("" if value is True else f"={value}")
             for name, value in flags.items()

@@ -20,18 +20,18 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.errors import DataError, SettingError
-from pipeline.feature_shards import (
+from capstan.errors import DataError, SettingError
+from capstan.feature_shards import (
     TrainingShard,
     read_feature_shard,
     read_training_shard,
     write_training_shard,
 )
-from pipeline.files import data_files, input_directory, output_directory, sha256_file
-from pipeline.progress import Progress
-from pipeline.records import Feature, divide_line, row_key
-from pipeline.schemas import EXAMPLE_SCHEMA
-from train.cleaning import PROFILES
+from capstan.files import data_files, input_directory, output_directory, sha256_file
+from capstan.progress import Progress
+from capstan.records import Feature, divide_line, row_key
+from capstan.schemas import EXAMPLE_SCHEMA
+from capstan.train.cleaning import PROFILES
 
 logger = logging.getLogger(__name__)
 

@@ -17,14 +17,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline.errors import DataError, SettingError
-from pipeline.feature_shards import TrainingShard, read_training_shard
-from pipeline.files import data_files, sha256_file
-from pipeline.records import Extractor
-from pipeline.schemas import EXAMPLE_SCHEMA
-from train.consolidate import SPLITS
-from train.features import RowReader, open_arrays
-from train.vocabulary import END, PAD, START, Sequences, Vocabulary
+from capstan.errors import DataError, SettingError
+from capstan.feature_shards import TrainingShard, read_training_shard
+from capstan.files import data_files, sha256_file
+from capstan.records import Extractor
+from capstan.schemas import EXAMPLE_SCHEMA
+from capstan.train.consolidate import SPLITS
+from capstan.train.features import RowReader, open_arrays
+from capstan.train.vocabulary import END, PAD, START, Sequences, Vocabulary
 
 PLACE = np.dtype(  # of an example
     [

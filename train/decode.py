@@ -23,8 +23,8 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from train.search import Search
-from train.vocabulary import END, PAD, START, UNKNOWN
+from capstan.train.search import Search
+from capstan.train.vocabulary import END, PAD, START, UNKNOWN
 
 BATCH = 1024  # beginnings of captions worked on at once
 BLOCK = 64  # words, of which first the best one is found

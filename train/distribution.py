@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from train.workers import LostWorkerError, place
+from capstan.train.workers import LostWorkerError, place
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import DataError, SettingError
-from train.vocabulary import Vocabulary
+from capstan.errors import DataError, SettingError
+from capstan.train.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
 

@@ -27,17 +27,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.cli import import_tensorflow
-from pipeline.errors import DataError, SettingError
-from pipeline.files import atomic_write, input_directory, output_directory, write_json
-from pipeline.records import METRICS_FORMAT, METRICS_VERSION
-from train.consolidate import SPLITS
-from train.dataset import Corpus, load_corpus, pictures, read_features
-from train.scores import Judge, Lengths, PictureScores, Scores, lengths
-from train.search import Search, add_flags, given
+from capstan.cli import import_tensorflow
+from capstan.errors import DataError, SettingError
+from capstan.files import atomic_write, input_directory, output_directory, write_json
+from capstan.records import METRICS_FORMAT, METRICS_VERSION
+from capstan.train.consolidate import SPLITS
+from capstan.train.dataset import Corpus, load_corpus, pictures, read_features
+from capstan.train.scores import Judge, Lengths, PictureScores, Scores, lengths
+from capstan.train.search import Search, add_flags, given
 
 if TYPE_CHECKING:
-    from train.captioner import Captioner
+    from capstan.train.captioner import Captioner
 
 METRICS, PREDICTIONS = "metrics.json", "predictions.jsonl"
 CONSTANTS = 5  # captions tried as the blind baseline, beside the mean picture's
@@ -155,7 +155,7 @@ def run(arguments: argparse.Namespace) -> None:
     model = input_directory(arguments.model, "--model")
     corpus = load_corpus(input_directory(arguments.input))
     import_tensorflow()
-    from train.captioner import load_captioner
+    from capstan.train.captioner import load_captioner
 
     captioner = load_captioner(model)
     captioner = replace(captioner, search=replace(captioner.search, **search))

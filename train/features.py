@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.feature_shards import open_features
+from capstan.feature_shards import open_features
 
 logger = logging.getLogger(__name__)
 

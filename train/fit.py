@@ -17,11 +17,11 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from pipeline.errors import SettingError
-from pipeline.progress import Progress
-from train.dataset import Batch, Examples, epoch_order, length_order, share
-from train.distribution import Group
-from train.history import (
+from capstan.errors import SettingError
+from capstan.progress import Progress
+from capstan.train.dataset import Batch, Examples, epoch_order, length_order, share
+from capstan.train.distribution import Group
+from capstan.train.history import (
     CHECKPOINTS,
     Epoch,
     History,
@@ -30,8 +30,8 @@ from train.history import (
     save,
     write_curves,
 )
-from train.settings import Settings
-from train.trainer import Sums, Trainer, epoch_size
+from capstan.train.settings import Settings
+from capstan.train.trainer import Sums, Trainer, epoch_size
 
 logger = logging.getLogger(__name__)
 

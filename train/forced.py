@@ -11,8 +11,8 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from train.decode import unsayable
-from train.vocabulary import END, START
+from capstan.train.decode import unsayable
+from capstan.train.vocabulary import END, START
 
 Score = Callable[[NDArray[Any], NDArray[np.int32]], NDArray[np.float32]]
 

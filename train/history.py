@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.files import atomic_write
-from train.settings import Settings
+from capstan.files import atomic_write
+from capstan.train.settings import Settings
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from train.vocabulary import PAD
+from capstan.train.vocabulary import PAD
 
 # Eight sizes from each power of two to the next: 4 % of padding on average, few to compile.
 SIZES = np.unique(

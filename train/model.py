@@ -16,8 +16,8 @@ import numpy as np
 from keras import layers, ops
 from numpy.typing import NDArray
 
-from pipeline.cli import has_bfloat16
-from train.settings import Architecture
+from capstan.cli import has_bfloat16
+from capstan.train.settings import Architecture
 
 VARIANCE_FLOOR = 1e-2  # of the mean variance: a feature that hardly varies is not blown up
 

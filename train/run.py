@@ -9,20 +9,20 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import SettingError
-from pipeline.files import atomic_write
-from train.captioner import Captioner, save_description, save_network
-from train.card import model_card
-from train.dataset import Corpus, Examples, pictures, read_features
-from train.distribution import Group, losing_workers
-from train.embeddings import read_embeddings
-from train.evaluate import evaluate, write_evaluation
-from train.fit import fit
-from train.history import CHECKPOINTS, History
-from train.model import arithmetic, build_model
-from train.settings import Architecture, Plan
-from train.trainer import Trainer
-from train.vocabulary import Vocabulary, build_vocabulary
+from capstan.errors import SettingError
+from capstan.files import atomic_write
+from capstan.train.captioner import Captioner, save_description, save_network
+from capstan.train.card import model_card
+from capstan.train.dataset import Corpus, Examples, pictures, read_features
+from capstan.train.distribution import Group, losing_workers
+from capstan.train.embeddings import read_embeddings
+from capstan.train.evaluate import evaluate, write_evaluation
+from capstan.train.fit import fit
+from capstan.train.history import CHECKPOINTS, History
+from capstan.train.model import arithmetic, build_model
+from capstan.train.settings import Architecture, Plan
+from capstan.train.trainer import Trainer
+from capstan.train.vocabulary import Vocabulary, build_vocabulary
 
 logger = logging.getLogger(__name__)
 

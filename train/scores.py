@@ -5,10 +5,10 @@ from dataclasses import asdict, dataclass
 from statistics import fmean, median
 from typing import Any
 
-from train.bleu import coco_bleu, tutorial_bleu
-from train.cider import CiderD
-from train.rouge import rouge_l
-from train.vocabulary import END, SPECIALS, START
+from capstan.train.bleu import coco_bleu, tutorial_bleu
+from capstan.train.cider import CiderD
+from capstan.train.rouge import rouge_l
+from capstan.train.vocabulary import END, SPECIALS, START
 
 
 @dataclass(frozen=True)

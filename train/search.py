@@ -7,12 +7,12 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
-from pipeline.errors import DataError, SettingError
+from capstan.errors import DataError, SettingError
 
 
 @dataclass(frozen=True)
 class Search:
-    """A beam search; see `train.decode`. With a beam of 1 it is greedy.
+    """A beam search; see `capstan.train.decode`. With a beam of 1 it is greedy.
 
     Raises SettingError for what cannot be searched with.
     """

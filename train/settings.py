@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from pipeline.errors import SettingError
+from capstan.errors import SettingError
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """Sizes of the captioner's layers; see `train.model`."""
+    """Sizes of the captioner's layers; see `capstan.train.model`."""
 
     image: int = 256  # of the picture's vector, given to the decoder at every step
     embedding: int = 256

@@ -13,11 +13,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from train.dataset import Examples, epoch_part
-from train.distribution import Group
-from train.losses import word_losses
-from train.model import decoder_states
-from train.settings import Settings
+from capstan.train.dataset import Examples, epoch_part
+from capstan.train.distribution import Group
+from capstan.train.losses import word_losses
+from capstan.train.model import decoder_states
+from capstan.train.settings import Settings
 
 SEED_STEP = 1_000_003  # between the random states of two replicas
 Sums = tuple[tf.Tensor, tf.Tensor]  # loss (nats) and number of words

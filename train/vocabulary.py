@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline.errors import DataError
-from pipeline.files import read_json, write_json
+from capstan.errors import DataError
+from capstan.files import read_json, write_json
 
 FORMAT = "capstan-vocabulary"
 VERSION = 1

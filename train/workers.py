@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
-from pipeline.errors import CapstanError, SettingError
+from capstan.errors import CapstanError, SettingError
 
 logger = logging.getLogger(__name__)
 

@@ -2,7 +2,7 @@
 //
 //   pachctl create pipeline --jsonnet capstan.jsonnet --arg name=features --arg tag=0.2.0 --arg gpus=2
 //
-// Without further arguments it is that spec, which tests/cluster/test_template.py holds. It makes one
+// Without further arguments it is that spec, which tests/deploy/pachyderm/test_template.py holds. It makes one
 // spec and not a list of them, for of a list the server (2.12) refuses durations such as "600s"; and
 // it imports nothing, for the server renders it.
 function(

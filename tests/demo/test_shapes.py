@@ -9,9 +9,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from demo.backbone import Settings, pretrain
-from demo.shapes import COLOURS, RELATIONS, Scene, Shape, caption, draw, encode, scenes
-from pipeline.errors import SettingError
+from capstan.demo.backbone import Settings, pretrain
+from capstan.demo.shapes import COLOURS, RELATIONS, Scene, Shape, caption, draw, encode, scenes
+from capstan.errors import SettingError
 
 SAMPLE = scenes(200, seed=7)
 TINY = Settings(image_size=32, batch_size=8)
@@ -89,7 +89,7 @@ def test_pretraining_saves_a_backbone_that_loads(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "new" / "backbone.weights.h5"
-    with caplog.at_level("INFO", logger="demo.backbone"):
+    with caplog.at_level("INFO", logger="capstan.demo.backbone"):
         pretrain(SAMPLE[:32], path, Settings(image_size=32))
     assert "step 1 of 1" in caplog.text
     assert [file.name for file in path.parent.iterdir()] == [path.name]

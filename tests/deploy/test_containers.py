@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-ROOT = Path(__file__).parents[2]
+from tests.paths import ROOT
+
 BASE = os.environ.get("CAPSTAN_TEST_DOCKER_BASE")
 INGEST_BYTES = 250_000_000
 

@@ -10,9 +10,10 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from ingestd.config import ServiceSettings
+from capstan import __version__
+from capstan.ingest.service.config import ServiceSettings
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 IMAGES = ROOT / "deploy" / "docker"
 LOCKS = sorted((IMAGES / "locks").glob("*.txt"))
 DEPLOYED = sorted(
@@ -37,7 +38,7 @@ def requirements(extra: str) -> list[Requirement]:
     found = []
     for line in setup_cfg()["options.extras_require"][extra].split("\n"):
         wanted = Requirement(line) if line else None
-        if wanted is not None and wanted.name == "capstan":
+        if wanted is not None and wanted.name == "capstan-captions":
             found += [needed for inner in wanted.extras for needed in requirements(inner)]
         elif wanted is not None:
             found.append(wanted)
@@ -65,7 +66,7 @@ def test_every_image_that_is_deployed_is_a_target_of_this_version(file: Path) ->
     images = re.findall(r"\bcapstan/([\w-]+):([\w.-]+)", file.read_text())
     assert images
     assert {name for name, _ in images} <= FINAL
-    assert {tag for _, tag in images} <= {setup_cfg()["metadata"]["version"]}
+    assert {tag for _, tag in images} <= {__version__}
 
 
 def test_every_pipeline_of_the_template_has_its_image() -> None:
@@ -76,10 +77,10 @@ def test_every_pipeline_of_the_template_has_its_image() -> None:
     assert {f"{name}-gpu" for kind, name in named if kind == "gpu_image"} <= FINAL
 
 
-def test_the_version_is_that_of_setup_cfg() -> None:
+def test_the_version_is_capstans() -> None:
     version = re.search(r"^ARG VERSION=(\S+)$", (IMAGES / "Dockerfile").read_text(), re.MULTILINE)
     assert version is not None
-    assert version[1] == setup_cfg()["metadata"]["version"]
+    assert version[1] == __version__
 
 
 @pytest.mark.parametrize("target", sorted(FINAL))
@@ -141,10 +142,9 @@ def test_compose_names_targets_and_files_that_exist() -> None:
         target = service["build"]["target"]
         assert target in FINAL
         assert (IMAGES / service["build"]["context"]).resolve() == ROOT
-        version = setup_cfg()["metadata"]["version"]
         assert (
             service["image"]
-            == f"${{CAPSTAN_REGISTRY:-capstan}}/{target}:${{CAPSTAN_TAG:-{version}}}"
+            == f"${{CAPSTAN_REGISTRY:-capstan}}/{target}:${{CAPSTAN_TAG:-{__version__}}}"
         )
 
 

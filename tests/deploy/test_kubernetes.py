@@ -20,15 +20,21 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.addresses import is_public
-from ingestd.guard import OPEN
-from launch.jobset import QUEUE_LABEL, container_of, mounts, read_template, worker_job
-from pipeline.cli import COMMANDS
-from specs.read import read_file
+from capstan.cli import COMMANDS
+from capstan.deploy.jobset.jobset import (
+    QUEUE_LABEL,
+    container_of,
+    mounts,
+    read_template,
+    worker_job,
+)
+from capstan.deploy.specs.read import read_file
+from capstan.ingest.http.addresses import is_public
+from capstan.ingest.service.guard import OPEN
 from tests.deploy.jobset_schema import JOBSET
+from tests.paths import ROOT
 
 Json = dict[str, Any]
-ROOT = Path(__file__).parents[2]
 MANIFESTS = ROOT / "deploy" / "kubernetes"
 KUSTOMIZATIONS = sorted(
     path.parent.relative_to(MANIFESTS).as_posix() for path in MANIFESTS.rglob("kustomization.yaml")

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image as Picture
 
-from pipeline.records import Answer, Image, Outcome, Row, row_key
-from pipeline.shards import write_image_shard
+from capstan.records import Answer, Image, Outcome, Row, row_key
+from capstan.shards import write_image_shard
 
 SIZE = 32
 CHUNK = "cc.tsv/0000000000000000"

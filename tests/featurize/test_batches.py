@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from featurize.batches import Feed
-from featurize.config import Config
-from featurize.tasks import to_do
-from pipeline.records import Failure, Reason
+from capstan.featurize.batches import Feed
+from capstan.featurize.config import Config
+from capstan.featurize.tasks import to_do
+from capstan.records import Failure, Reason
 from tests.featurize.conftest import SIZE, jpeg, write_images
 
 BROKEN = b"no picture"

@@ -4,16 +4,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-from pipeline.feature_shards import read_feature_shard
-from pipeline.records import Reason
+from capstan.feature_shards import read_feature_shard
+from capstan.records import Reason
+from tests.capstan.worker import Datum, Worker
 from tests.featurize.conftest import SIZE, jpeg, write_images
-from tests.pipeline.worker import Datum, Worker
 
 
 def command(root: Path, *flags: str) -> list[str]:
     words = ["featurize", "--input", str(root / "images"), "--output", str(root / "out")]
     network = ["--weights", "random:1", "--image-size", str(SIZE), "--batch-size", "2"]
-    return [sys.executable, "-m", "pipeline.cli", *words, *network, "--datum-batching", *flags]
+    return [sys.executable, "-m", "capstan.cli", *words, *network, "--datum-batching", *flags]
 
 
 def datum(folder: Path, number: int, pictures: list[bytes]) -> Datum:

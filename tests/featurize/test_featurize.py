@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-import featurize.extractor
-from featurize import weights
-from featurize.config import Config
-from featurize.extractor import ResNetExtractor
-from featurize.run import featurize as featurize_shards
-from pipeline.errors import DataError, SettingError
-from pipeline.feature_shards import open_features, read_feature_shard
-from pipeline.records import Reason
+import capstan.featurize.extractor
+from capstan.errors import DataError, SettingError
+from capstan.feature_shards import open_features, read_feature_shard
+from capstan.featurize import weights
+from capstan.featurize.config import Config
+from capstan.featurize.extractor import ResNetExtractor
+from capstan.featurize.run import featurize as featurize_shards
+from capstan.records import Reason
 from tests.featurize.conftest import CHUNK, SIZE, jpeg, write_images
 
 
@@ -42,7 +42,7 @@ def computed(monkeypatch: pytest.MonkeyPatch, extractor: ResNetExtractor) -> lis
         return extract(pictures)
 
     monkeypatch.setattr(extractor, "extract", counting)
-    monkeypatch.setattr(featurize.extractor, "ResNetExtractor", lambda *_: extractor)
+    monkeypatch.setattr(capstan.featurize.extractor, "ResNetExtractor", lambda *_: extractor)
     return counts
 
 
@@ -179,7 +179,7 @@ def test_bad_settings_are_one_line(tmp_path: Path, flags: list[str], message: st
     if flags:
         write_images(tmp_path, [jpeg(0)])
     done = subprocess.run(
-        [sys.executable, "-m", "pipeline.cli", *words], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "capstan.cli", *words], capture_output=True, text=True, check=False
     )
     assert done.returncode == 2
     assert message in done.stderr

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
-from featurize import memory, torchvision, weights
-from featurize.extractor import ResNetExtractor
-from featurize.network import STAGES, fold, forward
-from pipeline.errors import CapstanError, SettingError
+from capstan.errors import CapstanError, SettingError
+from capstan.featurize import memory, torchvision, weights
+from capstan.featurize.extractor import ResNetExtractor
+from capstan.featurize.network import STAGES, fold, forward
 
 SIZE = 64
 PICTURES = np.random.default_rng(0).integers(0, 256, (5, SIZE, SIZE, 3), np.uint8)

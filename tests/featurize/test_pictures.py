@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from featurize.pictures import decode
-from pipeline.records import Failure, Reason
+from capstan.featurize.pictures import decode
+from capstan.records import Failure, Reason
 
 
 def encode(picture: Image.Image, format: str = "PNG") -> bytes:

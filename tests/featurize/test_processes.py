@@ -14,9 +14,9 @@ import pytest
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from featurize import processes
-from featurize.processes import Place, places
-from pipeline.errors import SettingError
+from capstan.errors import SettingError
+from capstan.featurize import processes
+from capstan.featurize.processes import Place, places
 from tests.children import workers_of
 from tests.featurize.conftest import SIZE, jpeg, write_images
 
@@ -26,7 +26,7 @@ CORES = frozenset({0, 1, 2, 3})
 def command(folder: Path, output: str, *flags: str) -> list[str]:
     words = ["featurize", "--input", str(folder / "in"), "--output", str(folder / output)]
     network = ["--weights", "random:1", "--image-size", str(SIZE), "--batch-size", "4"]
-    return [sys.executable, "-m", "pipeline.cli", *words, *network, *flags]
+    return [sys.executable, "-m", "capstan.cli", *words, *network, *flags]
 
 
 def arrays(folder: Path) -> dict[str, NDArray[np.float16]]:

@@ -2,7 +2,6 @@
 
 import asyncio
 import io
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,13 +13,14 @@ import PIL.Image
 import pytest
 import uvloop
 
-from benchmarks.web import Fault, Web
-from ingest.chunks import find_chunks
-from ingest.config import Patience, Settings
-from ingest.config import Web as WebSettings
-from ingest.messages import Shard, Told
-from ingest.work import work
-from ingest.workplace import Crew
+from capstan.chunks import find_chunks
+from capstan.ingest.config import Patience, Settings
+from capstan.ingest.config import Web as WebSettings
+from capstan.ingest.messages import Shard, Told
+from capstan.ingest.work import work
+from capstan.ingest.workplace import Crew
+from capstan.testing.web import Fault, Web
+from tests.paths import SHARED_DATA
 
 Capstan = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -108,7 +108,7 @@ def fewer(settings: Settings, in_flight: int) -> Settings:
 
 def capstan_command(*words: str | Path) -> list[str]:
     """The command line of `capstan`, as this environment runs it."""
-    return [sys.executable, "-m", "pipeline.cli", *map(str, words)]
+    return [sys.executable, "-m", "capstan.cli", *map(str, words)]
 
 
 @pytest.fixture
@@ -126,9 +126,7 @@ def capstan() -> Capstan:
 @pytest.fixture(scope="session")
 def captions() -> Path:
     """The folder of Conceptual Captions, where it is."""
-    root = Path(__file__).parents[2]
-    shared = Path(os.environ.get("CAPSTAN_SHARED_DATA", root.parent / "shared" / "data"))
-    folder = shared / "conceptual-captions"
+    folder = SHARED_DATA / "conceptual-captions"
     if not folder.is_dir():
         pytest.skip(f"no Conceptual Captions at {folder}; set CAPSTAN_SHARED_DATA")
     return folder

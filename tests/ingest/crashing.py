@@ -1,10 +1,10 @@
-"""Decoders that crash, hang or count, for the processes of `ingest.decoders` to run."""
+"""Decoders that crash, hang or count, for the processes of `capstan.ingest.decode.pool` to run."""
 
 import os
 import signal
 
-from ingest.config import Pictures
-from pipeline.records import Failure, Image, Reason
+from capstan.ingest.config import Pictures
+from capstan.records import Failure, Image, Reason
 
 GOOD, CRASH, HANG, ODD = b"good", b"crash", b"hang", b"odd"
 

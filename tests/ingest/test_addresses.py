@@ -3,7 +3,7 @@ import socket
 
 import pytest
 
-from ingest.addresses import (
+from capstan.ingest.http.addresses import (
     Address,
     DefaultResolver,
     ForbiddenAddressError,

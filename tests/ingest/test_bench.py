@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.nginx import Behaviour, Nginx
-from benchmarks.photolike import photo
 from benchmarks.processes import run
-from pipeline.errors import CapstanError, SettingError
+from capstan.errors import CapstanError, SettingError
+from capstan.testing.photolike import photo
 
 NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 needs_nginx = pytest.mark.skipif(NGINX is None, reason="nginx is not installed")

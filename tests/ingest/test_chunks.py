@@ -4,8 +4,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ingest.chunks import cut, find_chunks
-from pipeline.errors import DataError
+from capstan.chunks import cut, find_chunks
+from capstan.errors import DataError
 
 ODD_LINES = st.lists(
     st.sampled_from(

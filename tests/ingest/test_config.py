@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from ingest.config import Load, Patience, Pictures, Settings, Web
-from pipeline.errors import SettingError
+from capstan.errors import SettingError
+from capstan.ingest.config import Load, Patience, Pictures, Settings, Web
 
 NEEDED = ["--input", "in", "--output", "out"]
 

@@ -9,13 +9,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ingest.config import Pictures
-from ingest.decoders import Decoders
-from ingest.images import prepare
-from pipeline.errors import CapstanError
-from pipeline.records import Failure, Image, Reason
+from capstan.errors import CapstanError
+from capstan.ingest.config import Pictures
+from capstan.ingest.decode.images import prepare
+from capstan.ingest.decode.pool import Decoders
+from capstan.records import Failure, Image, Reason
 from tests.ingest.conftest import encode, gradient
 from tests.ingest.crashing import CRASH, GOOD, HANG, ODD, crash_at_first, decode
+from tests.paths import ROOT
 
 PICTURES = Pictures(image_size=32)
 CRASHED = Failure(Reason.DECODER_CRASH)
@@ -115,7 +116,7 @@ async def test_what_the_header_decides_needs_no_process() -> None:
 
 
 async def test_processes_that_do_not_start_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ingest.decoders.START", "raise SystemExit(3)")
+    monkeypatch.setattr("capstan.ingest.decode.pool.START", "raise SystemExit(3)")
     with pytest.raises(CapstanError, match=r"does not start \(status 3\)"):
         await all_of(Decoders(), [b"\xff\xd8\xff"])
 
@@ -137,8 +138,8 @@ async def test_no_process_is_left() -> None:
 OWNER = """
 import asyncio
 from functools import partial
-from ingest.config import Pictures
-from ingest.decoders import Decoders
+from capstan.ingest.config import Pictures
+from capstan.ingest.decode.pool import Decoders
 from tests.ingest.crashing import GOOD, HANG, decode
 
 async def main():
@@ -159,7 +160,7 @@ def test_no_process_outlives_a_killed_parent(end: signal.Signals) -> None:
         [sys.executable, "-c", OWNER],
         stdout=subprocess.PIPE,
         text=True,
-        cwd=Path(__file__).parents[2],
+        cwd=ROOT,
     )
     with owner:
         assert owner.stdout

@@ -16,11 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from yarl import URL
 
-from benchmarks.web import Fault, Web
-from ingest.config import Web as Settings
-from ingest.connections import PLAIN, parse, parse_any
-from ingest.exchange import Connection
-from ingest.fetch import (
+from capstan.ingest.config import Web as Settings
+from capstan.ingest.http.connection import Connection
+from capstan.ingest.http.fetch import (
     Fetched,
     Redirect,
     fetch,
@@ -31,7 +29,9 @@ from ingest.fetch import (
     status_reason,
     user_agent,
 )
-from pipeline.records import Failure, Reason
+from capstan.ingest.http.pool import PLAIN, parse, parse_any
+from capstan.records import Failure, Reason
+from capstan.testing.web import Fault, Web
 
 LOCAL = Settings(allow_private=True)
 
@@ -275,7 +275,7 @@ def test_no_picture_is_held_once_it_was_given(monkeypatch: pytest.MonkeyPatch) -
                 await asyncio.sleep(0)  # closing takes the loop a few turns
             assert made[0]() is None
 
-    monkeypatch.setattr("ingest.connections.Connection", connection)
+    monkeypatch.setattr("capstan.ingest.http.pool.Connection", connection)
     gc.disable()
     try:
         for runner in runners():
@@ -368,7 +368,7 @@ async def test_names_of_other_scripts_are_looked_up(monkeypatch: pytest.MonkeyPa
         asked.append(host)
         raise OSError("no such host")
 
-    monkeypatch.setattr("ingest.addresses.PublicResolver.resolve", resolve)
+    monkeypatch.setattr("capstan.ingest.http.addresses.PublicResolver.resolve", resolve)
     fetched = await get("http://Bücher.example/ü.jpg", Settings())
     assert (fetched.result, asked) == (Failure(Reason.DNS), ["xn--bcher-kva.example"])
 

@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from ingest import addresses
-from ingest.chunks import find_chunks
-from ingest.config import Settings
-from ingest.config import Web as WebSettings
-from ingest.messages import Told
-from ingest.work import work
-from ingest.workplace import Crew
-from pipeline.shards import read_outcomes
+from capstan.chunks import find_chunks
+from capstan.ingest.config import Settings
+from capstan.ingest.config import Web as WebSettings
+from capstan.ingest.http import addresses
+from capstan.ingest.messages import Told
+from capstan.ingest.work import work
+from capstan.ingest.workplace import Crew
+from capstan.shards import read_outcomes
 from tests.ingest.conftest import write_chunk
 
 OPEN = "127.0.0.2"  # counts as public in these tests, to redirect from and to rebind from

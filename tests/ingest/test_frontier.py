@@ -3,11 +3,11 @@ from dataclasses import dataclass
 
 import pytest
 
-from ingest.frontier import Frontier
-from ingest.host_book import HostBook, Verdict
-from ingest.hosts import HostLimits
-from ingest.pauses import Pauses, key_of
-from pipeline.records import Reason
+from capstan.ingest.scheduling.frontier import Frontier
+from capstan.ingest.scheduling.host import HostLimits
+from capstan.ingest.scheduling.pauses import Pauses, key_of
+from capstan.ingest.scheduling.registry import HostBook, Verdict
+from capstan.records import Reason
 
 
 @dataclass(frozen=True)

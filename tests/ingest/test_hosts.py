@@ -1,8 +1,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.hosts import FEWEST_FAILURES, FIRST_LIMIT, Host, HostLimits
-from pipeline.records import Reason
+from capstan.ingest.scheduling.host import FEWEST_FAILURES, FIRST_LIMIT, Host, HostLimits
+from capstan.records import Reason
 
 
 def new_host(most: int = 4) -> Host:

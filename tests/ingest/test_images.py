@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL.Image import Transpose
 
-from ingest.config import Pictures
-from ingest.images import ORIENTATION, check_decoders, prepare, resized, sniff
-from pipeline.errors import SettingError
-from pipeline.records import Failure, Image, Reason
+from capstan.errors import SettingError
+from capstan.ingest.config import Pictures
+from capstan.ingest.decode.images import ORIENTATION, check_decoders, prepare, resized, sniff
+from capstan.records import Failure, Image, Reason
 from tests.ingest.conftest import encode, gradient
 
 SMALL = Pictures(image_size=32)

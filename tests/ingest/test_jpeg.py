@@ -11,8 +11,16 @@ import simplejpeg
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest import jpeg
-from ingest.jpeg import EOI, JpegError, dct_scale, decode, exif_orientation, harmless, read
+from capstan.ingest.decode import jpeg
+from capstan.ingest.decode.jpeg import (
+    EOI,
+    JpegError,
+    dct_scale,
+    decode,
+    exif_orientation,
+    harmless,
+    read,
+)
 from tests.ingest.conftest import encode, gradient
 
 SIZE = (190, 130)

@@ -7,15 +7,16 @@ import aiohttp.test_utils
 import aiohttp.web
 import pytest
 
-from ingest.chunks import find_chunks
-from ingest.config import Settings
-from ingest.work import work
-from ingest.workplace import Crew
-from pipeline.shards import read_outcomes
+from capstan.chunks import find_chunks
+from capstan.ingest.config import Settings
+from capstan.ingest.work import work
+from capstan.ingest.workplace import Crew
+from capstan.shards import read_outcomes
 from tests.ingest.conftest import write_chunk
+from tests.paths import ROOT
 
 TESTS = Path(__file__).parent
-PAGE = (TESTS.parent.parent / "docs" / "ingest.md").read_text()
+PAGE = (ROOT / "docs" / "ingest.md").read_text()
 NAMED = re.findall(r"`(test_\w+\.py)::(test_\w+)`", PAGE)
 
 

@@ -9,9 +9,9 @@ import PIL.Image
 import pytest
 
 from benchmarks.broken_pictures import mutants
-from ingest.config import Pictures
-from ingest.images import ORIENTATION, prepare, prepare_undecoded
-from pipeline.records import Failure, Image, Reason
+from capstan.ingest.config import Pictures
+from capstan.ingest.decode.images import ORIENTATION, prepare, prepare_undecoded
+from capstan.records import Failure, Image, Reason
 from tests.ingest.conftest import encode, gradient
 
 SMALL = Pictures(image_size=32)

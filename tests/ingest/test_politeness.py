@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks import politeness
-from benchmarks.politeness import Log, most_at_once, too_early, violations
+from capstan.testing import politeness
+from capstan.testing.politeness import Log, most_at_once, too_early, violations
 
 Line = tuple[int, int, int]  # began, how long it took, the wait that was asked for
 lines = st.lists(st.tuples(st.integers(0, 50), st.integers(0, 9), st.integers(0, 20)), max_size=30)

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from benchmarks.photolike import SMALLEST, Sizes
 from benchmarks.replay import read_report
-from benchmarks.replies import Fault
-from benchmarks.simulated_web import SimulatedWeb
-from pipeline.errors import DataError
+from capstan.errors import DataError
+from capstan.testing.photolike import SMALLEST, Sizes
+from capstan.testing.replies import Fault
+from capstan.testing.simulated_web import SimulatedWeb
 
 LEAST = len(Sizes()["1.jpg"])  # bytes of the smallest photo
 LINES = [

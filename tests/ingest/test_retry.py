@@ -4,10 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.config import Patience
-from ingest.hosts import MAY_PASS
-from ingest.retry import Attempt, may_pass, parse_retry_after, pause_before_next, policy
-from pipeline.records import Answer, Failure, Image, Reason
+from capstan.ingest.config import Patience
+from capstan.ingest.http.fetch import parse_retry_after
+from capstan.ingest.scheduling.host import MAY_PASS
+from capstan.ingest.scheduling.retry import Attempt, may_pass, pause_before_next, policy
+from capstan.records import Answer, Failure, Image, Reason
 
 PICTURE = Image(b"", 1, 1, 1, 1, "")
 PATIENCE = st.builds(

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.chunks import cut
-from ingest.rows import MAX_LINE, PLAIN_URL, host_of, parse_line, read_rows, split_host
-from pipeline.records import Failure, Outcome, Reason, Row, row_key
+from capstan.chunks import cut
+from capstan.ingest.rows import MAX_LINE, PLAIN_URL, host_of, parse_line, read_rows, split_host
+from capstan.records import Failure, Outcome, Reason, Row, row_key
 
 TEXT = st.text(st.characters(exclude_characters="\n\0", exclude_categories=["Cs"]), max_size=40)
 

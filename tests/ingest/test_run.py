@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.web import Fault, Web
-from ingest.chunks import find_chunks
-from ingest.config import Settings
-from ingest.sink import IMAGE_SHARDS
-from ingest.spool import Spool
+from capstan.chunks import find_chunks
+from capstan.ingest.config import Settings
+from capstan.ingest.sink import IMAGE_SHARDS
+from capstan.ingest.spool import Spool
+from capstan.testing.web import Fault, Web
 from tests.children import workers_of
 from tests.ingest.conftest import (
     Capstan,

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ingest import saturation
-from ingest.saturation import INTERVAL, Saturation, wanted
+from capstan.ingest.scheduling import saturation
+from capstan.ingest.scheduling.saturation import INTERVAL, Saturation, wanted
 
 
 class Thread:

@@ -15,11 +15,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.politeness import treatments, violations
-from benchmarks.replies import Fault
-from benchmarks.simulated_web import SimulatedWeb, raise_file_limit
-from benchmarks.virtual_hosts import Host, RateLimit, latency
-from pipeline.errors import CapstanError, SettingError
+from capstan.errors import CapstanError, SettingError
+from capstan.testing.politeness import treatments, violations
+from capstan.testing.replies import Fault
+from capstan.testing.simulated_web import SimulatedWeb, raise_file_limit
+from capstan.testing.virtual_hosts import Host, RateLimit, latency
 
 BODY = b"picture" * 100
 PICTURES = {"cat.jpg": BODY}

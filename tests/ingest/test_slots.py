@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from ingest import slots as slots_module
-from ingest.slots import Slot, Slots
+from capstan.ingest.scheduling import slots as slots_module
+from capstan.ingest.scheduling.slots import Slot, Slots
 
 
 def never() -> bool:

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ingest import spool as spool_module
-from ingest.spool import Frame, Spool, bare, remove_spools
-from pipeline.errors import DataError, SettingError
-from pipeline.files import Stretch
-from pipeline.records import Answer, Failure, Image, Outcome, Reason, Row
-from pipeline.shards import Piece, outcome_row, tar_frame
+from capstan.errors import DataError, SettingError
+from capstan.files import Stretch
+from capstan.ingest import spool as spool_module
+from capstan.ingest.spool import Frame, Spool, bare, remove_spools
+from capstan.records import Answer, Failure, Image, Outcome, Reason, Row
+from capstan.shards import Piece, outcome_row, tar_frame
 
 RESULTS = st.builds(
     Image,

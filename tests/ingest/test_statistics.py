@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.web import Fault, Web
-from ingest import statistics as module
-from ingest.config import Settings
-from ingest.run import ingest
-from ingest.statistics import Latencies, Statistics
-from pipeline.records import Answer, Failure, Reason
+from capstan.ingest import statistics as module
+from capstan.ingest.config import Settings
+from capstan.ingest.run import ingest
+from capstan.ingest.statistics import Latencies, Statistics
+from capstan.records import Answer, Failure, Reason
+from capstan.testing.web import Fault, Web
 from tests.ingest.conftest import files, write_chunk
 
 

@@ -3,7 +3,7 @@ import logging
 
 import pytest
 
-from ingest.supervise import report
+from capstan.ingest.supervise import report
 
 
 async def test_only_tls_that_was_given_up_midway_is_not_reported(

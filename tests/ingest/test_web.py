@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.connection import read_head
-from benchmarks.replies import Reply, parse, reply_to
-from benchmarks.web import Fault, Web
+from capstan.testing.connection import read_head
+from capstan.testing.replies import Reply, parse, reply_to
+from capstan.testing.web import Fault, Web
 
 
 async def read(url: str) -> tuple[int, bytes]:
@@ -51,7 +51,7 @@ def test_a_port_that_is_taken_is_an_error(web: Web) -> None:
 
 
 def test_it_runs_as_a_process_of_its_own(tmp_path: Path) -> None:
-    words = [sys.executable, "-m", "benchmarks.web", str(tmp_path), "--port", "0"]
+    words = [sys.executable, "-m", "capstan.testing.web", str(tmp_path), "--port", "0"]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline().startswith("http://127.0.0.1:")

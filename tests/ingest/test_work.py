@@ -9,18 +9,18 @@ import aiohttp.test_utils
 import aiohttp.web
 import pytest
 
-from benchmarks.web import CHAIN, Fault, Web
-from ingest import job, sink
-from ingest import work as work_module
-from ingest.chunks import Chunk, find_chunks
-from ingest.config import Load, Patience, Pictures, Settings, reasons
-from ingest.job import identity, unchanged
-from ingest.messages import Shard, Tally, Told
-from ingest.sink import IMAGE_SHARDS
-from ingest.spool import Spool
-from ingest.work import work
-from ingest.workplace import Crew
-from pipeline.shards import read_images, read_outcomes
+from capstan.chunks import Chunk, find_chunks
+from capstan.ingest import job, sink
+from capstan.ingest import work as work_module
+from capstan.ingest.config import Load, Patience, Pictures, Settings, reasons
+from capstan.ingest.job import identity, unchanged
+from capstan.ingest.messages import Shard, Tally, Told
+from capstan.ingest.sink import IMAGE_SHARDS
+from capstan.ingest.spool import Spool
+from capstan.ingest.work import work
+from capstan.ingest.workplace import Crew
+from capstan.shards import read_images, read_outcomes
+from capstan.testing.web import CHAIN, Fault, Web
 from tests.ingest.conftest import all_faults, fewer, files, work_here, write_chunk
 
 EXPECTED = {
@@ -262,7 +262,7 @@ def test_a_chunk_altered_during_the_run_is_an_error(
         path.write_bytes(path.read_bytes() * 2)
         return write(*arguments)
 
-    monkeypatch.setattr("ingest.work.write_shard", alter)
+    monkeypatch.setattr("capstan.ingest.work.write_shard", alter)
     with pytest.raises(ExceptionGroup) as caught:
         work_here(settings)
     assert caught.group_contains(Exception, match="does not hold row 1")

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from benchmarks.web import Fault, Web
-from ingest import work as work_module
-from ingest.chunks import Chunk, find_chunks
-from ingest.config import Settings
-from ingest.job import open_job
-from ingest.messages import Shard, Told
-from ingest.work import Engine, StoppedError
-from ingest.workplace import Crew, Workplace, open_workplace
+from capstan.chunks import Chunk, find_chunks
+from capstan.ingest import work as work_module
+from capstan.ingest.config import Settings
+from capstan.ingest.job import open_job
+from capstan.ingest.messages import Shard, Told
+from capstan.ingest.work import Engine, StoppedError
+from capstan.ingest.workplace import Crew, Workplace, open_workplace
+from capstan.testing.web import Fault, Web
 from tests.ingest.conftest import write_chunk
 
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from featurize.extractor import ResNetExtractor
-from train.captioner import Captioner, save_description, save_network
-from train.model import build_model
-from train.settings import PROFILES
-from train.vocabulary import SPECIALS, Vocabulary
+from capstan.featurize.extractor import ResNetExtractor
+from capstan.train.captioner import Captioner, save_description, save_network
+from capstan.train.model import build_model
+from capstan.train.settings import PROFILES
+from capstan.train.vocabulary import SPECIALS, Vocabulary
 
 SIZE = 32
 WEIGHTS = "random:3"

@@ -10,19 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.web import Fault, Web
-from ingest.config import Web as WebSettings
-from pipeline.errors import SettingError
-from pipeline.files import sha256_file
-from predict.captions import Predictor, Settings
-from predict.run import predict, predict_folder, print_captions
+from capstan.errors import SettingError
+from capstan.files import sha256_file
+from capstan.ingest.config import Web as WebSettings
+from capstan.predict.captions import Predictor, Settings
+from capstan.predict.run import predict, predict_folder, print_captions
+from capstan.testing.web import Fault, Web
 from tests.predict.conftest import WEIGHTS, png
 
 WEB = WebSettings()
 
 
 def capstan(*words: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pipeline.cli", "predict", *map(str, words)]
+    command = [sys.executable, "-m", "capstan.cli", "predict", *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
@@ -132,7 +132,7 @@ def test_many_pictures_have_a_progress_bar_on_a_terminal(model: Path, pictures: 
     ours, theirs = pty.openpty()
     words = ["predict", str(pictures), "--model", str(model), "--batch-size", "1"]
     done = subprocess.run(
-        [sys.executable, "-m", "pipeline.cli", *words],
+        [sys.executable, "-m", "capstan.cli", *words],
         stdout=subprocess.PIPE,
         stderr=theirs,
         check=True,

@@ -14,10 +14,10 @@ import pyarrow as pa
 import pytest
 from PIL import Image, ImageDraw
 
-from ingest.statistics import RunStatistics, Statistics
-from pipeline import feature_shards, records, shards
-from pipeline.records import Answer, Extractor, Failure, Feature, Outcome, Reason, Row
-from pipeline.schemas import EXAMPLE_SCHEMA
+from capstan import feature_shards, records, shards
+from capstan.ingest.statistics import RunStatistics, Statistics
+from capstan.records import Answer, Extractor, Failure, Feature, Outcome, Reason, Row
+from capstan.schemas import EXAMPLE_SCHEMA
 from tests.ingest.conftest import pictures, settings, web
 
 __all__ = ["pictures", "settings", "web"]  # fixtures

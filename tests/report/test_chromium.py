@@ -12,9 +12,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from report.page import write_report
-from report.run import read_run
-from report.web import write_web_report
+from capstan.report.page import write_report
+from capstan.report.run import read_run
+from capstan.report.web import write_web_report
 from tests.chromium import CHROMIUM, FLAGS
 from tests.report.conftest import Plan, write_statistics
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cli import main
-from pipeline.errors import DataError, SettingError
-from report.html import safe_link
-from report.page import write_report
-from report.run import read_model, read_run
+from capstan.cli import main
+from capstan.errors import DataError, SettingError
+from capstan.report.html import safe_link
+from capstan.report.page import write_report
+from capstan.report.run import read_model, read_run
 from tests.report.conftest import ALL, OLD_METRICS, Plan
 
 MakeRun = Callable[[Plan], Path]

@@ -9,13 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.records import Reason
-from pipeline.schemas import OUTCOME_SCHEMA
-from report.captions import RANKED, HeldOut, draw, judge, rank, read_held_out
-from report.charts import round_steps, time_ticks
-from report.learning import read_curves
-from report.pictures import SIDE, plain, read_new_pictures, stored_pictures, thumbnail
-from report.rows import (
+from capstan.records import Reason
+from capstan.report.captions import RANKED, HeldOut, draw, judge, rank, read_held_out
+from capstan.report.charts import round_steps, time_ticks
+from capstan.report.learning import read_curves
+from capstan.report.pictures import SIDE, plain, read_new_pictures, stored_pictures, thumbnail
+from capstan.report.rows import (
     NO_HOST,
     WORDS,
     Rows,
@@ -26,8 +25,9 @@ from report.rows import (
     read_featurized,
     read_rows,
 )
-from report.run import read_run
-from report.timeline import read_timeline
+from capstan.report.run import read_run
+from capstan.report.timeline import read_timeline
+from capstan.schemas import OUTCOME_SCHEMA
 from tests.report.conftest import START, Plan
 
 MakeRun = Callable[[Plan], Path]

@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.web import Fault, Web
-from ingest.config import Settings
-from ingest.run import ingest
-from ingest.statistics import RunStatistics
-from pipeline.cli import main
-from pipeline.errors import CapstanError, DataError, SettingError
-from pipeline.files import write_table
-from report.charts import BINS, BOX, rate_chart
-from report.web import TOP, write_web_report
+from capstan.cli import main
+from capstan.errors import CapstanError, DataError, SettingError
+from capstan.files import write_table
+from capstan.ingest.config import Settings
+from capstan.ingest.run import ingest
+from capstan.ingest.statistics import RunStatistics
+from capstan.report.charts import BINS, BOX, rate_chart
+from capstan.report.web import TOP, write_web_report
+from capstan.testing.web import Fault, Web
 from tests.ingest.conftest import write_chunk
 from tests.report.conftest import write_statistics
 from tests.report.test_page import Audit

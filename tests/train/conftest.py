@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.feature_shards import write_feature_shard
-from pipeline.records import Extractor, Feature, row_key
-from train.consolidate import Folders, Settings, consolidate
+from capstan.feature_shards import write_feature_shard
+from capstan.records import Extractor, Feature, row_key
+from capstan.train.consolidate import Folders, Settings, consolidate
 
 COLOURS = ("red", "green", "blue", "black")
 SHAPES = ("circle", "square", "star")
@@ -83,6 +83,6 @@ Capstan = Callable[..., int]
 @pytest.fixture
 def capstan() -> Capstan:
     """The command, in this process."""
-    from pipeline.cli import main
+    from capstan.cli import main
 
     return lambda *words: main([str(word) for word in words])

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from train.cleaning import PROFILES, standard, tutorial
+from capstan.train.cleaning import PROFILES, standard, tutorial
 
 
 def test_tutorial_cleans_as_the_tutorial_does() -> None:

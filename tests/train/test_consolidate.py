@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import DataError, SettingError
-from pipeline.feature_shards import read_training_shard
-from pipeline.records import Feature, Reason, row_key
-from train.consolidate import Settings, consolidate, read_captions
+from capstan.errors import DataError, SettingError
+from capstan.feature_shards import read_training_shard
+from capstan.records import Feature, Reason, row_key
+from capstan.train.consolidate import Settings, consolidate, read_captions
 
 CHUNK = "cc.tsv/0000000000000000"
 

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import DataError, SettingError
-from pipeline.feature_shards import read_training_shard
-from pipeline.files import data_files
-from pipeline.records import Feature, row_key
-from train.consolidate import SPLITS, Settings
-from train.dataset import (
+from capstan.errors import DataError, SettingError
+from capstan.feature_shards import read_training_shard
+from capstan.files import data_files
+from capstan.records import Feature, row_key
+from capstan.train.consolidate import SPLITS, Settings
+from capstan.train.dataset import (
     Corpus,
     Examples,
     epoch_order,
@@ -25,7 +25,7 @@ from train.dataset import (
     read_features,
     share,
 )
-from train.vocabulary import END, PAD, START, Sequences, build_vocabulary
+from capstan.train.vocabulary import END, PAD, START, Sequences, build_vocabulary
 
 LENGTHS = st.lists(st.integers(1, 30), min_size=1, max_size=300).map(np.array)
 CAPTIONS = st.lists(st.lists(st.integers(4, 99), min_size=1), min_size=1)
@@ -123,10 +123,10 @@ def test_an_empty_share_is_a_row_that_adds_nothing(shapes: Path) -> None:
 
 
 def test_a_step_with_an_empty_share_changes_nothing(shapes: Path) -> None:
-    from train.model import build_model
-    from train.settings import PROFILES
-    from train.settings import Settings as Training
-    from train.trainer import Trainer
+    from capstan.train.model import build_model
+    from capstan.train.settings import PROFILES
+    from capstan.train.settings import Settings as Training
+    from capstan.train.trainer import Trainer
 
     corpus = load_corpus(shapes)
     examples = Examples(corpus, build_vocabulary(corpus.column("cleaned"), 1, 100), 9)

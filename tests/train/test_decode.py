@@ -12,12 +12,12 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import train.decode
-from train.decode import NEVER, Captions, Decoder, ban_repeats, best_words
-from train.model import build_model
-from train.search import Search
-from train.settings import Architecture
-from train.vocabulary import END, PAD, SPECIALS, START, UNKNOWN
+import capstan.train.decode
+from capstan.train.decode import NEVER, Captions, Decoder, ban_repeats, best_words
+from capstan.train.model import build_model
+from capstan.train.search import Search
+from capstan.train.settings import Architecture
+from capstan.train.vocabulary import END, PAD, SPECIALS, START, UNKNOWN
 
 TINY = Architecture(image=16, embedding=8, language=16, text=16, decoder=32, dropout=0.1)
 WORDS, LENGTH = 12, 6
@@ -263,7 +263,7 @@ def test_a_batch_says_what_each_says_alone(beam: int, monkeypatch: pytest.Monkey
     features = random_features(60)
     search = decoder(Search(beam, 0.7, 3))
     together = search(features)
-    monkeypatch.setattr(train.decode, "BATCH", 50)
+    monkeypatch.setattr(capstan.train.decode, "BATCH", 50)
     in_batches, alone = search(features), [search(feature[None]) for feature in features[:9]]
     for index, whole in enumerate(together):
         assert np.allclose(in_batches[index], whole, atol=1e-4)

@@ -1,5 +1,4 @@
 import logging
-import os
 from pathlib import Path
 
 import numpy as np
@@ -7,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import DataError, SettingError
-from train.embeddings import read_embeddings
-from train.vocabulary import SPECIALS, Vocabulary
+from capstan.errors import DataError, SettingError
+from capstan.train.embeddings import read_embeddings
+from capstan.train.vocabulary import SPECIALS, Vocabulary
+from tests.paths import SHARED_DATA as DATA
 
-DATA = Path(os.environ.get("CAPSTAN_SHARED_DATA", Path(__file__).parents[3] / "shared/data"))
 VOCABULARY = Vocabulary((*SPECIALS, "dog", "cat", "bird"))
 WORDS = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=1).filter(
     lambda word: word not in SPECIALS

@@ -13,17 +13,17 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import SettingError
-from pipeline.records import Feature, row_key
+from capstan.errors import SettingError
+from capstan.records import Feature, row_key
+from capstan.train.card import model_card
+from capstan.train.consolidate import Settings as Division
+from capstan.train.dataset import Corpus, load_corpus
+from capstan.train.evaluate import Evaluation, _derangement, evaluate, write_evaluation
+from capstan.train.history import Epoch, History
+from capstan.train.search import Search
+from capstan.train.settings import PROFILES, Plan, Settings
+from capstan.train.vocabulary import build_vocabulary
 from tests.train.conftest import COLOURS, EXTRACTOR, SHAPES, World
-from train.card import model_card
-from train.consolidate import Settings as Division
-from train.dataset import Corpus, load_corpus
-from train.evaluate import Evaluation, _derangement, evaluate, write_evaluation
-from train.history import Epoch, History
-from train.search import Search
-from train.settings import PROFILES, Plan, Settings
-from train.vocabulary import build_vocabulary
 
 Say = Callable[[Sequence[float]], str]
 
@@ -34,7 +34,7 @@ def see(vector: Sequence[float]) -> str:
 
 
 def captioner(corpus: Corpus, say: Say = see, max_length: int = 6) -> Any:
-    """Stands in for `train.captioner.Captioner`."""
+    """Stands in for `capstan.train.captioner.Captioner`."""
     return SimpleNamespace(
         extractor=corpus.extractor,
         cleaning=corpus.cleaning,

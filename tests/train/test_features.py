@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import DataError
-from pipeline.files import sha256_file
-from train.features import RowReader, open_arrays
+from capstan.errors import DataError
+from capstan.files import sha256_file
+from capstan.train.features import RowReader, open_arrays
 
 SIZES = (1, 7, 40)  # rows; some vectors begin in one page and end in the next
 

@@ -6,13 +6,13 @@ from functools import cache
 import numpy as np
 import pytest
 
-from pipeline.errors import DataError
+from capstan.errors import DataError
+from capstan.train.captioner import Captioner
+from capstan.train.model import build_model
+from capstan.train.search import Search
+from capstan.train.settings import Architecture
+from capstan.train.vocabulary import SPECIALS, Vocabulary
 from tests.train.conftest import EXTRACTOR
-from train.captioner import Captioner
-from train.model import build_model
-from train.search import Search
-from train.settings import Architecture
-from train.vocabulary import SPECIALS, Vocabulary
 
 WORDS = ("a", "dog", "cat", "runs", "sits", "red", "on", "grass")
 ARCHITECTURES = (

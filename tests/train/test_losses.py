@@ -8,8 +8,8 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from train.losses import SIZES, word_losses
-from train.vocabulary import PAD
+from capstan.train.losses import SIZES, word_losses
+from capstan.train.vocabulary import PAD
 
 WORDS, WIDTH = 12, 6
 

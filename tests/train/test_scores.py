@@ -13,9 +13,9 @@ from pycocoevalcap.bleu.bleu_scorer import BleuScorer
 from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge
 
-from train.bleu import WEIGHTS
-from train.rouge import rouge_l
-from train.scores import Judge, Scores, lengths
+from capstan.train.bleu import WEIGHTS
+from capstan.train.rouge import rouge_l
+from capstan.train.scores import Judge, Scores, lengths
 
 LIMIT = 40
 

@@ -11,13 +11,13 @@ import keras
 import numpy as np
 import pytest
 
-from pipeline.errors import DataError, SettingError
+from capstan.errors import DataError, SettingError
+from capstan.train.captioner import Captioner, load_captioner, save_description, save_network
+from capstan.train.model import build_model
+from capstan.train.search import Search, add_flags, given
+from capstan.train.settings import Architecture
+from capstan.train.vocabulary import SPECIALS, Vocabulary
 from tests.train.conftest import EXTRACTOR
-from train.captioner import Captioner, load_captioner, save_description, save_network
-from train.model import build_model
-from train.search import Search, add_flags, given
-from train.settings import Architecture
-from train.vocabulary import SPECIALS, Vocabulary
 
 TINY = Architecture(image=8, embedding=8, language=8, text=8, decoder=8, dropout=0.1)
 

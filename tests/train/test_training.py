@@ -15,17 +15,24 @@ import pytest
 import tensorflow as tf
 
 from benchmarks.train import prefixes, tutorial_model
-from pipeline.errors import DataError, SettingError
-from train.captioner import Captioner, load_captioner, save_description, save_network
-from train.dataset import Corpus, Examples, epoch_order, load_corpus, pictures, read_features
-from train.evaluate import evaluate
-from train.fit import fit
-from train.history import CHECKPOINTS, History, checkpoints, restore
-from train.losses import word_losses
-from train.model import arithmetic, build_model, decoder_states
-from train.settings import PROFILES, Architecture, Settings
-from train.trainer import Trainer
-from train.vocabulary import Vocabulary, build_vocabulary
+from capstan.errors import DataError, SettingError
+from capstan.train.captioner import Captioner, load_captioner, save_description, save_network
+from capstan.train.dataset import (
+    Corpus,
+    Examples,
+    epoch_order,
+    load_corpus,
+    pictures,
+    read_features,
+)
+from capstan.train.evaluate import evaluate
+from capstan.train.fit import fit
+from capstan.train.history import CHECKPOINTS, History, checkpoints, restore
+from capstan.train.losses import word_losses
+from capstan.train.model import arithmetic, build_model, decoder_states
+from capstan.train.settings import PROFILES, Architecture, Settings
+from capstan.train.trainer import Trainer
+from capstan.train.vocabulary import Vocabulary, build_vocabulary
 
 TINY = Architecture(image=16, embedding=8, language=16, text=16, decoder=32, dropout=0.1)
 SETTINGS = Settings(
@@ -407,7 +414,7 @@ def test_train_and_evaluate(
 
 
 def test_no_training_example(world: Any, tmp_path: Path, capstan: Callable[..., int]) -> None:
-    from train.consolidate import Settings as Division
+    from capstan.train.consolidate import Settings as Division
 
     world.add_shapes("dev.tsv/0", 5)
     source = world.consolidate(Division(assignments=(("*", "test"),)))

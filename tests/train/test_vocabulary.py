@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import DataError
-from train.vocabulary import (
+from capstan.errors import DataError
+from capstan.train.vocabulary import (
     SPECIALS,
     UNKNOWN,
     Vocabulary,

@@ -16,13 +16,13 @@ from typing import Any
 
 import pytest
 
-from pipeline.cli import main
-from pipeline.errors import CapstanError, SettingError
+from capstan.cli import main
+from capstan.errors import CapstanError, SettingError
+from capstan.train import workers
+from capstan.train.command import _command, configure
+from capstan.train.history import CHECKPOINTS
+from capstan.train.workers import RESTARTS, LostWorkerError, Place, environments, place, supervise
 from tests.children import children_of
-from train import workers
-from train.command import _command, configure
-from train.history import CHECKPOINTS
-from train.workers import RESTARTS, LostWorkerError, Place, environments, place, supervise
 
 # Places
 
@@ -94,7 +94,7 @@ class Program:
 
     BEGIN = """
 import json, os, pathlib, signal, sys, threading
-from train.workers import end_with_supervisor, place
+from capstan.train.workers import end_with_supervisor, place
 end_with_supervisor()
 rank, folder = place().rank, pathlib.Path(sys.argv[1])
 def die(number): os.kill(os.getpid(), number); threading.Event().wait()
@@ -193,7 +193,9 @@ def test_the_worker_at_fault_is_named(
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_no_worker_outlives_its_supervisor(tmp_path: Path, number: signal.Signals) -> None:
     program = Program(tmp_path, "start(); print('up', flush=True); hang()")
-    code = "import sys; from train.workers import supervise; supervise(sys.argv[1:], 2, list)"
+    code = (
+        "import sys; from capstan.train.workers import supervise; supervise(sys.argv[1:], 2, list)"
+    )
     with subprocess.Popen(
         [sys.executable, "-c", code, *program.command],
         env=os.environ | {"TMPDIR": str(tmp_path)},  # a killed supervisor leaves its logs
@@ -232,7 +234,7 @@ def alone(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def training(
     shapes: Path, model: Path, workers: int = 1, environment: Mapping[str, str] | None = None
 ) -> Iterator["subprocess.Popen[str]"]:
-    command = [sys.executable, "-m", "pipeline.cli", "train", "--input", str(shapes)]
+    command = [sys.executable, "-m", "capstan.cli", "train", "--input", str(shapes)]
     with subprocess.Popen(
         [*command, "--output", str(model), *FLAGS, "--workers", str(workers)],
         env=os.environ | (environment or {}),

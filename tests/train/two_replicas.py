@@ -13,12 +13,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from train.dataset import Examples, epoch_order, load_corpus, read_features
-from train.distribution import Group
-from train.model import build_model
-from train.settings import PROFILES, Settings
-from train.trainer import Trainer
-from train.vocabulary import build_vocabulary
+from capstan.train.dataset import Examples, epoch_order, load_corpus, read_features
+from capstan.train.distribution import Group
+from capstan.train.model import build_model
+from capstan.train.settings import PROFILES, Settings
+from capstan.train.trainer import Trainer
+from capstan.train.vocabulary import build_vocabulary
 
 SETTINGS = Settings(batch_size=16, learning_rate=0.01, epochs=2, average=0.9, clip=0.5)
 

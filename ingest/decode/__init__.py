@@ -1,0 +1,1 @@
+"""Bytes of pictures to the JPEGs that are stored, in processes of their own."""

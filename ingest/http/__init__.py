@@ -1,0 +1,1 @@
+"""Requests to hosts: connections, the addresses they may go to, what is answered."""

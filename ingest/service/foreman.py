@@ -1,0 +1,236 @@
+"""Brings jobs and workers together: gives out chunks, hears what became of them."""
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from capstan.chunks import Chunk
+from capstan.ingest.config import Settings
+from capstan.ingest.messages import Shard, Tally
+from capstan.ingest.service.config import ServiceSettings
+from capstan.ingest.service.crew import Hand, Hands
+from capstan.ingest.service.jobs import State
+from capstan.ingest.service.messages import (
+    Asks,
+    Begin,
+    Ended,
+    FromWorker,
+    Halt,
+    More,
+    Piece,
+    Says,
+    Trouble,
+)
+from capstan.ingest.service.options import chosen_patience, chosen_pictures
+from capstan.ingest.service.turns import FATAL, Seat, Turns
+from capstan.ingest.service.work import Task, Work, counts_of
+
+logger = logging.getLogger(__name__)
+
+TROUBLES = 3  # engines of a job that may end badly without a shard in between
+
+
+class Master(Protocol):
+    """Who is told of what came of the work."""
+
+    def began(self, work: Work) -> None:
+        """A job got its first worker."""
+
+    def tallied(self, work: Work, tally: Tally) -> None:
+        """Rows of a job have ended."""
+
+    def made(self, work: Work, task: Task, shard: Shard) -> None:
+        """A shard is whole."""
+
+    def failed(self, work: Work, why: str) -> None:
+        """A job cannot go on."""
+
+    def disk_is_full(self) -> None:
+        """A worker found no room."""
+
+
+class Foreman:
+    """The work of all jobs. `data_of` finds the contents of chunks that are no files yet."""
+
+    def __init__(
+        self,
+        settings: ServiceSettings,
+        folder: Path,
+        master: Master,
+        data_of: Callable[[str, int], bytes | None],
+    ) -> None:
+        self._settings, self._folder, self._master = settings, folder, master
+        self._data_of = data_of
+        self._turns = Turns()
+        self._holds: dict[str, str] = {}
+        self._idle: dict[Work, asyncio.Event] = {}  # of jobs that are at some worker
+        self._filling = False
+        whole = self._own(settings.pictures, settings.patience, folder, frozenset())
+        self.hands = Hands(whole, whole.processes(1 << 30), self._hear, self._lost)
+
+    @property
+    def held(self) -> str | None:
+        """Why nothing is begun, if that is so."""
+        return next(iter(self._holds.values()), None)
+
+    def hold(self, kind: str, why: str | None) -> bool:
+        """Begin nothing for as long as there is a reason of this kind; whether that is new."""
+        before = self.held is None
+        if why is None:
+            self._holds.pop(kind, None)
+        else:
+            self._holds[kind] = why
+        if (self.held is None) is before:
+            return False
+        if before:
+            for hand in self.hands.ready:
+                for job in hand.bench.seats:
+                    hand.send(Halt(job))
+        else:
+            self.fill_soon()
+        return True
+
+    def add(self, work: Work) -> None:
+        """Have a job done."""
+        self._turns.add(work)
+        self.fill_soon()
+
+    def halt(self, work: Work) -> None:
+        """Begin nothing more of a job."""
+        self._turns.drop(work)
+        for hand in self.hands.ready:
+            if work.id in hand.bench.seats:
+                hand.send(Halt(work.id))
+
+    def is_idle(self, work: Work) -> bool:
+        """Whether no worker has anything of a job."""
+        return work not in self._idle
+
+    async def idle(self, work: Work) -> None:
+        """Wait until no worker has anything of a job."""
+        if event := self._idle.get(work):
+            await event.wait()
+
+    def fill_soon(self) -> None:
+        """Give out chunks, once for all that happens now."""
+        if not self._filling:
+            self._filling = True
+            asyncio.get_running_loop().call_soon(self._fill)
+
+    def _fill(self) -> None:
+        self._filling = False
+        if self._holds:
+            return
+        filling = {hand: self._turns.fill(hand.bench) for hand in self.hands.ready}
+        while filling:  # in turn, so that all have something to do
+            for hand, gifts in tuple(filling.items()):
+                if gift := next(gifts, None):
+                    self._begin(hand, *gift)
+                else:
+                    del filling[hand]
+
+    def _begin(self, hand: Hand, work: Work, task: Task) -> None:
+        self._idle.setdefault(work, asyncio.Event())
+        hand.send(Begin(work.id, self._settings_of(work), self._piece(work, task)))
+        if work.state is State.QUEUED:
+            self._master.began(work)
+
+    def _piece(self, work: Work, task: Task) -> Piece:
+        name = work.chunk_name(task)
+        path = self._folder / work.id / "chunks" / name
+        return Piece(Chunk(name, path), self._data_of(work.id, task.number))
+
+    def _settings_of(self, work: Work) -> Settings:
+        pictures = chosen_pictures(work.options, self._settings.pictures)
+        patience = chosen_patience(work.options, self._settings.patience)
+        return self._own(pictures, patience, self._folder / work.id, work.retry)
+
+    def _own(self, pictures: Any, patience: Any, folder: Path, retry: frozenset[str]) -> Settings:
+        web, load = self._settings.web, self._settings.load
+        chunks, shards = folder / "chunks", folder / "shards"
+        return Settings(chunks, shards, pictures, web, patience, load, retry)
+
+    # What workers say
+
+    def _hear(self, hand: Hand, message: FromWorker) -> None:
+        if isinstance(message, Asks | Says | Ended):
+            seat = hand.bench.seats[message.job]
+            if isinstance(message, Asks):
+                self._answer(hand, seat)
+            elif isinstance(message, Ended):
+                self._end(hand, seat, message.trouble)
+            elif isinstance(message.told, Tally):
+                seat.live.update(message.told.reasons)
+                seat.work.tally(message.told)
+                self._master.tallied(seat.work, message.told)
+            elif isinstance(message.told, Shard):
+                self._take(seat, message.told)
+        else:  # it is ready
+            self.fill_soon()
+
+    def _answer(self, hand: Hand, seat: Seat) -> None:
+        task = None if self._holds else self._turns.more(hand.bench, seat)
+        piece = self._piece(seat.work, task) if task else None
+        hand.send(More(seat.work.id, piece))
+        if piece is None:
+            self.fill_soon()
+
+    def _take(self, seat: Seat, shard: Shard) -> None:
+        task, work = seat.out.pop(shard.stats["chunk"]), seat.work
+        if shard.is_new:
+            counts = counts_of(shard.stats)
+            seat.live.subtract(counts)
+            work.live.subtract(counts)
+        work.make_whole(task, shard.stats)
+        self._master.made(work, task, shard)
+
+    def _end(self, hand: Hand, seat: Seat, trouble: Trouble | None) -> None:
+        work = seat.work
+        self._leave(hand, seat)
+        if trouble and trouble.is_full:
+            self._master.disk_is_full()
+        elif trouble:
+            logger.error("job %s: %s", work.id, trouble.text)
+            work.troubles += 1
+            if work.troubles == TROUBLES:
+                self._master.failed(work, trouble.text)
+            else:
+                self._let_wait(work, 2.0**work.troubles)
+        self._go_on(work)
+
+    def _let_wait(self, work: Work, seconds: float) -> None:
+        work.not_before = time.monotonic() + seconds
+        asyncio.get_running_loop().call_later(seconds, self.fill_soon)
+
+    def _leave(self, hand: Hand, seat: Seat) -> None:
+        work = seat.work
+        self._turns.end(hand.bench, seat)
+        work.live.subtract(seat.live)
+        if not self._turns.seats(work):
+            work.live = Counter()
+            self._idle.pop(work).set()
+
+    def _go_on(self, work: Work) -> None:
+        if work.state in (State.QUEUED, State.RUNNING) and work.troubles < TROUBLES:
+            self._turns.add(work)
+        self.fill_soon()
+
+    def _lost(self, hand: Hand, how: str) -> None:
+        fatal: dict[Work, str] = {}
+        seats = list(hand.bench.seats.values())
+        for seat in seats:
+            for name, task in seat.out.items():
+                task.crashes += 1
+                if task.crashes >= FATAL:
+                    fatal[seat.work] = f"{name}: the worker that had it {how}, {FATAL} times"
+            self._leave(hand, seat)
+        for seat in seats:
+            if why := fatal.get(seat.work):
+                self._master.failed(seat.work, why)
+            else:
+                self._go_on(seat.work)
+        self.fill_soon()

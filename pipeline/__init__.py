@@ -1,1 +1,0 @@
-"""What all stages share and nothing else: records, shards, the command, progress, specs."""

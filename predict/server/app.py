@@ -1,0 +1,99 @@
+"""The web application: all routes, and what is done around each of them."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
+
+from aiohttp import hdrs, web
+
+from capstan.http.metrics import CLIENT_IS_GONE, endpoint
+from capstan.http.refusals import RefusedError, http_refusal, refusal
+from capstan.predict.captions import said
+from capstan.predict.server import explain as explanations
+from capstan.predict.server import kserve, page, tensorflow_serving
+from capstan.predict.server.batcher import ComputeError
+from capstan.predict.server.bodies import read_picture
+from capstan.predict.server.service import Service
+
+logger = logging.getLogger(__name__)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def make_app(service: Service) -> web.Application:
+    """The application that serves one model."""
+
+    async def running(app: web.Application) -> AsyncIterator[None]:
+        async with service.running():
+            yield
+
+    around = web.middleware(partial(_answer, service))
+    app = web.Application(middlewares=[around], client_max_size=service.limits.max_bytes)
+    app.cleanup_ctx.append(running)
+    app.add_routes(
+        [
+            web.get("/healthz", kserve.live),
+            web.get("/metrics", partial(metrics, service)),
+            web.get("/", page.handler(service.limits)),
+            web.post("/caption", partial(caption, service)),
+            web.post("/explain", partial(explain, service)),
+            *tensorflow_serving.routes(service),
+            *kserve.routes(service),
+        ]
+    )
+    return app
+
+
+async def caption(service: Service, request: web.Request) -> web.Response:
+    """The captions of one picture, sent as it is or in a form."""
+    picture = await read_picture(request, service)
+    (captions,) = await service.caption([picture], ["the picture"])
+    words = explanations.words_said(captions[0]) if captions else {}
+    return web.json_response({**said(captions), **words, **service.description})
+
+
+async def explain(service: Service, request: web.Request) -> web.Response:
+    """The best caption of one picture, and which part of it each word leaned on."""
+    with service.explain_gate.enter():
+        picture = await read_picture(request, service)
+        found = await service.explain(picture, "the picture")
+    return web.json_response({**explanations.said(found), **service.description})
+
+
+async def metrics(service: Service, request: web.Request) -> web.Response:
+    """All numbers, for Prometheus."""
+    return service.metrics.answer()
+
+
+async def _answer(service: Service, request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Let the request in, answer errors as JSON, and count it however it ends."""
+    start, status = time.monotonic(), 500
+    try:
+        response = await _respond(service, request, handler)
+        status = response.status
+        return response
+    except asyncio.CancelledError:
+        status = CLIENT_IS_GONE
+        raise
+    finally:
+        service.metrics.request(endpoint(request), status, time.monotonic() - start)
+
+
+async def _respond(service: Service, request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        if request.method != hdrs.METH_POST:
+            return await handler(request)
+        service.gate.check_open()
+        with service.gate.enter():
+            return await handler(request)
+    except RefusedError as error:
+        return refusal(error)
+    except web.HTTPRequestEntityTooLarge:
+        return refusal(RefusedError(413, f"send at most {service.limits.max_bytes:,} bytes"))
+    except web.HTTPException as error:
+        return http_refusal(request, error)
+    except ComputeError:
+        logger.exception("%s %s failed", request.method, request.path)
+        return web.json_response({"error": "a fault of the server; its log tells"}, status=500)

@@ -1,0 +1,45 @@
+"""A plan as JSON."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from capstan.report.plan.changes import Change
+from capstan.report.plan.cluster import Ran
+from capstan.report.plan.outlook import WHOLE, Plan
+
+FORMAT, VERSION = "capstan-plan", 1
+
+
+def record(plan: Plan, changes: Sequence[Change]) -> dict[str, Any]:
+    """All that a plan says, in seconds, bytes and rows."""
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "scenario": asdict(plan.scenario),
+        "seconds": plan.seconds,
+        "span": asdict(plan.spans[WHOLE]),
+        "stages": [_stage(plan, ran) for ran in plan.course],
+        "bottleneck": plan.bottleneck.stage.name,
+        "ends": plan.ingested.ends(),
+        "busy": dict(plan.busy),
+        "needs": [asdict(need) for need in plan.needs],
+        "changes": [asdict(change) | {"saved": change.saved} for change in changes],
+        "web": {"source": plan.web.source, "guess": plan.web.guess},
+        "rates": {name: asdict(rate) for name, rate in plan.rates.known.items()},
+    }
+
+
+def _stage(plan: Plan, ran: Ran) -> dict[str, Any]:
+    return {
+        "name": ran.stage.name,
+        "begin": ran.begin,
+        "seconds": ran.seconds,
+        "span": asdict(plan.spans[ran.stage.name]),
+        "unit": ran.stage.unit,
+        "amount": ran.rows,
+        "datums": ran.stage.datums,
+        "workers": ran.stage.workers,
+        "shares": ran.shares,
+        "why": plan.why(ran),
+    }

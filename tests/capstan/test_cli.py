@@ -2,13 +2,16 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from capstan.cli import COMMANDS, main
+from tests.paths import ROOT
 
 HEAVY = ("tensorflow", "keras", "aiohttp", "PIL", "matplotlib", "nltk", "pachyderm_sdk")
 
@@ -95,3 +98,31 @@ def test_missing_extra_is_named(tmp_path: Path) -> None:
         "capstan ingest needs yarl; pip install 'capstan-captions[ingest]'\n"
     )
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("words", [("-m", "capstan", "--help"), ("-c", "import capstan.ingest")])
+def test_a_checkout_without_its_links_says_so(tmp_path: Path, words: tuple[str, ...]) -> None:
+    """As git leaves it where it may not make symbolic links."""
+    package = tmp_path / "capstan"
+    package.mkdir()
+    for path in (ROOT / "capstan").iterdir():
+        if path.is_symlink():
+            (package / path.name).write_text(str(path.readlink()))
+        elif path.is_file():
+            shutil.copy(path, package)
+    done = subprocess.run(
+        [sys.executable, *words], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "git config core.symlinks true" in done.stderr
+
+
+def test_rooms_have_one_name() -> None:
+    """A room outside capstan/ without its link there would import as a second copy."""
+    rooms = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"capstan", "benchmarks"}
+    links = {path.name: path for path in (ROOT / "capstan").iterdir() if path.is_symlink()}
+    assert set(links) == rooms
+    assert all(path.resolve() == ROOT / name for name, path in links.items())
+    banned = tomllib.loads((ROOT / "ruff.toml").read_text())["lint"]["flake8-tidy-imports"]
+    assert set(banned["banned-api"]) == rooms

@@ -1,6 +1,5 @@
 """The images: what Dockerfile, locks, compose file, pipelines and setup.cfg promise each other."""
 
-import configparser
 import re
 from argparse import ArgumentParser
 from pathlib import Path
@@ -8,14 +7,15 @@ from typing import Any
 
 import pytest
 import yaml
-from packaging.requirements import Requirement
 
 from capstan import __version__
 from capstan.ingest.service.config import ServiceSettings
 from tests.paths import ROOT
+from tests.requirements import requirements
 
 IMAGES = ROOT / "deploy" / "docker"
-LOCKS = sorted((IMAGES / "locks").glob("*.txt"))
+LOCKS = {path.name: path for path in (IMAGES / "locks").glob("*.txt")}
+LOCKS["requirements-dev.txt"] = ROOT / "requirements-dev.txt"
 DEPLOYED = sorted(
     path
     for folder in ("pipelines", "kubernetes")
@@ -24,26 +24,6 @@ DEPLOYED = sorted(
 )
 STAGES = re.findall(r"^FROM (\S+) AS (\S+)$", (IMAGES / "Dockerfile").read_text(), re.MULTILINE)
 FINAL = {"ingest", "featurize", "train", "featurize-gpu", "train-gpu"}
-
-
-def setup_cfg() -> configparser.ConfigParser:
-    """setup.cfg, read."""
-    config = configparser.ConfigParser()
-    config.read(ROOT / "setup.cfg")
-    return config
-
-
-def requirements(extra: str) -> list[Requirement]:
-    """What Capstan needs with an extra, its own extras followed."""
-    found = []
-    for line in setup_cfg()["options.extras_require"][extra].split("\n"):
-        wanted = Requirement(line) if line else None
-        if wanted is not None and wanted.name == "capstan-captions":
-            found += [needed for inner in wanted.extras for needed in requirements(inner)]
-        elif wanted is not None:
-            found.append(wanted)
-    always = setup_cfg()["options"]["install_requires"].split("\n")
-    return found + [Requirement(line) for line in always if line]
 
 
 def locked(file: Path) -> dict[str, list[str]]:
@@ -57,7 +37,7 @@ def locked(file: Path) -> dict[str, list[str]]:
 def extras_of_locks() -> dict[str, list[str]]:
     """The extras that lock.sh gives each lock file."""
     script = (IMAGES / "lock.sh").read_text().replace("\\\n", "")
-    calls = re.findall(r"^lock (\S+\.txt) (.*)$", script, re.MULTILINE)
+    calls = re.findall(r"^lock (?:\$locks/)?(\S+\.txt) (.*)$", script, re.MULTILINE)
     return {file: re.findall(r"--extra (\S+)", flags) for file, flags in calls}
 
 
@@ -96,16 +76,16 @@ def test_images_run_as_nobody_in_particular(target: str) -> None:
     assert int(user[1]) > 0
 
 
-@pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.stem)
-def test_locks_pin_every_library_by_hash(lock: Path) -> None:
-    text = re.sub(r"^ *#.*\n", "", lock.read_text(), flags=re.MULTILINE).replace("\\\n", "")
+@pytest.mark.parametrize("name", sorted(LOCKS))
+def test_locks_pin_every_library_by_hash(name: str) -> None:
+    text = re.sub(r"^ *#.*\n", "", LOCKS[name].read_text(), flags=re.MULTILINE).replace("\\\n", "")
     for line in text.splitlines():
         assert re.fullmatch(r"[\w.-]+==\S+( ; [^\\]+?)?\s+(--hash=sha256:[0-9a-f]{64}\s*)+", line)
 
 
-@pytest.mark.parametrize("name", ["ingest.txt", "tensorflow.txt", "tensorflow-gpu.txt"])
+@pytest.mark.parametrize("name", sorted(LOCKS.keys() - {"build.txt"}))
 def test_locks_have_what_setup_cfg_asks_for(name: str) -> None:
-    versions = locked(IMAGES / "locks" / name)
+    versions = locked(LOCKS[name])
     extras = extras_of_locks()[name]
     assert extras
     for extra in extras:

@@ -20,6 +20,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from capstan import __version__
 from capstan.cli import COMMANDS
 from capstan.deploy.jobset.jobset import (
     QUEUE_LABEL,
@@ -159,13 +160,11 @@ def test_commands_parse() -> None:
 
 def test_images_are_built_here() -> None:
     targets = re.findall(r"^FROM \S+ AS (\S+)$", dockerfile(), re.MULTILINE)
-    version = re.search(r"^version = (\S+)$", (ROOT / "setup.cfg").read_text(), re.MULTILINE)
-    assert version is not None
     for pod in all_pods():
         for container in pod["spec"]["containers"]:
             name, tag = container["image"].removeprefix("capstan/").split(":")
             assert name in targets
-            assert tag == version[1]
+            assert tag == __version__
             assert name.endswith("-gpu") == ("nvidia.com/gpu" in container["resources"]["limits"])
 
 

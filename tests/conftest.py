@@ -1,12 +1,37 @@
 """What holds for all tests."""
 
+import os
 import signal
 
+import pytest
 from hypothesis import settings
+
+from tests.chromium import browser, go
+
+__all__ = ["browser", "go"]  # fixtures
 
 # A shell that starts tests in the background has SIGINT ignored by them and by what they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A timing is no test: on a busy machine any example may take long.
-settings.register_profile("capstan", deadline=None)
-settings.load_profile("capstan")
+settings.register_profile("full", deadline=None)
+settings.register_profile("ci", deadline=None, max_examples=25)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """--full."""
+    parser.addoption("--full", action="store_true", help="four times as many examples of each kind")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Examples are few unless many are asked for."""
+    full = "full" if config.getoption("--full") else "ci"
+    settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", full))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All tests with a browser have the same: in one process, in one event loop."""
+    for item in items:
+        if "browser" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("browser"))
+            item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)

@@ -7,13 +7,12 @@ import pytest
 
 from benchmarks.ingestd_service import Service
 from capstan.testing.web import Web
-from tests.chromium import CHROMIUM, browsing
+from tests.chromium import Go
 from tests.ingest.service.running import FLAGS, lines, tsv, web
 
 __all__ = ["web"]  # fixtures
 
-pytest.importorskip("playwright.async_api", reason="no `playwright`: pip install it")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no `chromium` on this machine")
+expect = pytest.importorskip("playwright.async_api", reason="no `playwright`").expect
 TOKEN = "open sesame"
 
 
@@ -27,37 +26,36 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         yield running
 
 
-async def test_a_tsv_from_the_page_to_its_pictures(guarded: Service, web: Web) -> None:
-    async with browsing() as go:
-        page = await go(f"{guarded.url}/")
-        await page.fill("#token", TOKEN)
-        await page.keyboard.press("Enter")
-        await page.get_by_text("No jobs yet.").wait_for()
-        await page.click("#new")
-        await page.set_input_files("#file", file("mine.tsv", tsv(lines(web, 40, 300_000))))
-        await page.click("#options summary")
-        await page.fill("[name=rows_per_chunk]", "10")
-        await page.click("#send")
-        await page.locator("h1", has_text="mine.tsv").wait_for()
-        await page.locator("#job-head .badge[data-state=done]").wait_for()
-        assert await page.locator("#job-head .done").text_content() == "40 rows"
+async def test_a_tsv_from_the_page_to_its_pictures(guarded: Service, web: Web, go: Go) -> None:
+    page = await go(f"{guarded.url}/")
+    await page.fill("#token", TOKEN)
+    await page.keyboard.press("Enter")
+    await page.get_by_text("No jobs yet.").wait_for()
+    await page.click("#new")
+    await page.set_input_files("#file", file("mine.tsv", tsv(lines(web, 40, 300_000))))
+    await page.click("#options summary")
+    await page.fill("[name=rows_per_chunk]", "10")
+    await page.click("#send")
+    await page.locator("h1", has_text="mine.tsv").wait_for()
+    await page.locator("#job-head .badge[data-state=done]").wait_for()
+    assert await page.locator("#job-head .done").text_content() == "40 rows"
 
-        await page.get_by_role("button", name="not found").click()
-        await page.locator(".outcomes li").nth(9).wait_for()
-        captions = await page.locator(".outcomes .caption").all_text_contents()
-        assert captions == [f"picture {number}" for number in range(0, 40, 4)]
-        await page.locator("#shards li").nth(3).wait_for()
-        await page.locator("#pictures li").nth(23).wait_for()
-        picture = page.locator("#pictures img").first
-        await picture.scroll_into_view_if_needed()
-        assert (
-            await picture.evaluate("image => image.decode().then(() => image.naturalWidth)") == 48
-        )
-        async with page.expect_download() as download:
-            await page.locator("#shards a").first.click()
-        assert (await (await download.value).path()).stat().st_size > 0
-        await page.get_by_role("link", name="All jobs").click()
-        await page.locator("#jobs .job", has_text="mine.tsv").wait_for()
+    await page.get_by_role("button", name="not found").click()
+    await expect(page.locator(".outcomes .caption")).to_have_text(
+        [f"picture {number}" for number in range(0, 40, 4)]
+    )
+    await expect(page.locator("#shards li")).to_have_count(4)
+    await expect(page.locator("#pictures li")).to_have_count(24)
+    picture = page.locator("#pictures img").first
+    await picture.scroll_into_view_if_needed()
+    assert (
+        await picture.evaluate("image => image.decode().then(() => image.naturalWidth)") == 48
+    )
+    async with page.expect_download() as download:
+        await page.locator("#shards a").first.click()
+    assert (await (await download.value).path()).stat().st_size > 0
+    await page.get_by_role("link", name="All jobs").click()
+    await page.locator("#jobs .job", has_text="mine.tsv").wait_for()
 
 
 def file(name: str, data: bytes) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import pytest_asyncio
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from PIL import Image
@@ -16,11 +17,10 @@ from PIL import Image
 from capstan.http.page import HERE as SHELL
 from capstan.ingest.service.app import PAGE, SCRIPTS
 from capstan.ingest.service.contract import DOCUMENT
-from tests.chromium import CHROMIUM, Page, browsing
+from tests.chromium import Go, Page, stop_clock
 from tests.ingest.service.stand_in import Service, jpeg
 
-pytest.importorskip("playwright.async_api", reason="no `playwright`: pip install it")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no `chromium` on this machine")
+expect = pytest.importorskip("playwright.async_api", reason="no `playwright`").expect
 Visit = Callable[..., Awaitable[Page]]  # of a fragment; more is for the browser's context
 TSV = b"a dog\thttp://a.test/0.jpg\na cat\thttp://a.test/1.jpg\n"
 PAINTED = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
@@ -38,7 +38,7 @@ def service() -> Service:
     return Service()
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def server(service: Service) -> AsyncIterator[TestServer]:
     """Where it listens."""
     listening = TestServer(service.app())
@@ -47,17 +47,16 @@ async def server(service: Service) -> AsyncIterator[TestServer]:
 
 
 @pytest.fixture
-async def visit(server: TestServer, service: Service) -> AsyncIterator[Visit]:
+def visit(server: TestServer, service: Service, go: Go) -> Visit:
     """Open the page; at the end nobody else was asked and the console is empty."""
-    async with browsing() as go:
 
-        async def visit_service(fragment: str = "", **more: Any) -> Page:
-            page = await go(f"{server.make_url('/')}{fragment}", **more)
-            if not service.token:
-                await live(page)
-            return page
+    async def visit_service(fragment: str = "", **more: Any) -> Page:
+        page = await go(f"{server.make_url('/')}{fragment}", **more)
+        if not service.token:
+            await live(page)
+        return page
 
-        yield visit_service
+    return visit_service
 
 
 async def live(page: Page) -> None:
@@ -76,6 +75,12 @@ def tsv(data: bytes = TSV, name: str = "cc.tsv") -> dict[str, Any]:
 
 def row(page: Page, name: str) -> Any:
     return page.locator("#jobs .job").filter(has_text=name)
+
+
+async def press(page: Page, job: str, name: str) -> None:
+    """Press a button of a job, once the page takes it: what it did before is answered."""
+    button = row(page, job).get_by_role("button", name=name)
+    await button.and_(page.locator(":not([aria-busy=true])")).click()
 
 
 async def test_a_job_from_its_tsv_to_its_failures(service: Service, visit: Visit) -> None:
@@ -104,22 +109,19 @@ async def test_a_job_from_its_tsv_to_its_failures(service: Service, visit: Visit
     await page.locator("#pictures img").wait_for()
     assert await page.text_content("#pictures .caption") == "a red picture"
     assert await page.locator("#pictures img").evaluate("image => image.decode()") is None
-    assert await page.locator("#shards a").all_text_contents() == [
-        "tar 12.3 kB",
-        "parquet 12.3 kB",
-        "stats.json 12.3 kB",
-    ]
+    await expect(page.locator("#shards a")).to_have_text(
+        ["tar 12.3 kB", "parquet 12.3 kB", "stats.json 12.3 kB"]
+    )
     assert await page.get_attribute("#outcomes", "href") == f"api/jobs/{job['id']}/outcomes.parquet"
 
-    assert await page.locator(".outcomes li").count() == 15
+    captions = page.locator(".outcomes .caption")
+    await expect(captions).to_have_count(15)
     await page.get_by_role("button", name="Next").click()
+    await expect(captions).to_have_text([f"caption {number}" for number in range(15, 20)])
     await says(page, "#failures", "Page 2")
-    assert await page.locator(".outcomes .caption").all_text_contents() == [
-        f"caption {number}" for number in range(15, 20)
-    ]
     await page.get_by_role("button", name="timeout").click()
-    await says(page, "#failures", "3 attempts")
-    assert await page.locator(".outcomes li").count() == 3
+    await expect(captions).to_have_text([f"caption {number}" for number in range(17, 20)])
+    await expect(page.locator(".outcomes li")).to_contain_text(["3 attempts"] * 3)
     assert "HTTP" not in str(await page.text_content(".outcomes"))
     await page.get_by_role("button", name="Retry timeout").click()
     await says(page, "#job-head", "queued")
@@ -226,20 +228,17 @@ async def test_pause_resume_cancel_and_delete(service: Service, visit: Visit) ->
     other = service.add("other.tsv", state="running")
     page = await visit()
 
-    async def press(name: str, shows: str) -> None:
-        await row(page, "big.tsv").get_by_role("button", name=name).click()
+    for name, shows in (("Pause", "paused"), ("Resume", "running")):
+        await press(page, "big.tsv", name)
         await row(page, "big.tsv").get_by_text(shows, exact=True).wait_for()
-
-    await press("Pause", "paused")
-    await press("Resume", "running")
-    await row(page, "big.tsv").get_by_role("button", name="Cancel").click()
+    await press(page, "big.tsv", "Cancel")
     await page.get_by_role("button", name="Keep it").click()
     assert job["state"] == "running"
-    await row(page, "big.tsv").get_by_role("button", name="Cancel").click()
+    await press(page, "big.tsv", "Cancel")
     await says(page, "#question", "Cancel “big.tsv”?")
     await page.get_by_role("button", name="Cancel the job").click()
     await row(page, "big.tsv").get_by_text("cancelled", exact=True).wait_for()
-    await row(page, "big.tsv").get_by_role("button", name="Delete").click()
+    await press(page, "big.tsv", "Delete")
     await says(page, "#question", "There is no way back.")
     await page.get_by_role("button", name="Delete the job").click()
     await row(page, "big.tsv").wait_for(state="detached")
@@ -277,19 +276,16 @@ async def test_the_order_of_jobs_and_those_further_down(service: Service, visit:
     service.add("last.tsv", state="done")
     page = await visit()
     names = page.locator("#jobs h3")
-    await names.nth(49).wait_for()
-    assert await names.count() == 50
+    await expect(names).to_have_count(50)
     assert await names.nth(0).text_content() == "first.tsv"  # at work, however old
     assert await names.nth(1).text_content() == "queued-119.tsv"
     for count in (100, 122):
         await page.click("#older")
-        await names.nth(count - 1).wait_for()
-        assert await names.count() == count
+        await expect(names).to_have_count(count)
     assert await names.last.text_content() == "last.tsv"
     assert await page.locator("#older").is_hidden()
     await page.select_option("#state", "done")
-    await names.nth(1).wait_for(state="detached")
-    assert await names.all_text_contents() == ["last.tsv"]
+    await expect(names).to_have_text(["last.tsv"])
     await page.select_option("#state", "failed")
     await page.get_by_text("No job is in this state.").wait_for()
 
@@ -330,7 +326,7 @@ async def test_a_lost_connection_comes_back(service: Service, visit: Visit) -> N
     job = service.add("big.tsv", state="running", rows=200)
     gone = service.add("gone.tsv")
     page = await visit()
-    await page.clock.install()
+    await stop_clock(page)
     service.refusals["/api/statistics"] = web.json_response({"error": "stopping"}, status=503)
     service.hang_up()
     await says(page, "#lost", "Connection lost, trying again: the service does not answer")
@@ -342,6 +338,7 @@ async def test_a_lost_connection_comes_back(service: Service, visit: Visit) -> N
     await page.clock.run_for(2_000)
     await live(page)
     assert await page.locator("#lost").is_hidden()
+    await page.clock.resume()  # without it nothing is drawn
     await says(page, "#jobs", "50 % of 200 rows")
     assert await row(page, "gone.tsv").count() == 0
     service.tell(job, done=200)  # and it listens again
@@ -350,7 +347,7 @@ async def test_a_lost_connection_comes_back(service: Service, visit: Visit) -> N
 
 async def test_a_silent_connection_counts_as_lost(service: Service, visit: Visit) -> None:
     page = await visit()
-    await page.clock.install()
+    await stop_clock(page)
     await page.reload()
     await live(page)
     streams = service.asked["GET /api/events"]
@@ -393,11 +390,8 @@ async def test_charts_reasons_and_hosts(service: Service, visit: Visit) -> None:
     assert points[0] == (0.0, 1000.0)  # nothing yet
     assert points[119] == (1000.0, 100.0)  # 9 of 10
 
-    assert await page.locator("#reasons li").all_text_contents() == [
-        "dns30 · 75 %",
-        "not found10 · 25 %",
-    ]
-    assert await page.locator("#hosts tr").count() == 10
+    await expect(page.locator("#reasons li")).to_have_text(["dns30 · 75 %", "not found10 · 25 %"])
+    await expect(page.locator("#hosts tr")).to_have_count(10)
     await page.get_by_role("button", name="All 12").click()
     await page.locator("#hosts tr").nth(11).wait_for()
     cells = await page.locator("#hosts tr").nth(11).locator("th, td").all_text_contents()
@@ -461,21 +455,23 @@ async def test_with_the_keyboard_alone(service: Service, visit: Visit) -> None:
     await tab_to(page, "Pause")
     await page.keyboard.press("Space")
     await says(page, "#job-head", "paused")
+    await page.locator(":focus[aria-busy=false]").wait_for()  # before that it takes no press
     await page.keyboard.press("Space")  # the same button
     await says(page, "#job-head", "running")
     service.fail(job, "not_found", 1)
     service.finish(job, {})
     await says(page, "#job-head", "done")
     await tab_to(page, "not found")
-    await page.keyboard.press("Enter")
+    async with page.expect_response("**/outcomes?*reason=not_found*"):
+        await page.keyboard.press("Enter")
     await says(page, ".outcomes", "caption 0")
     await tab_to(page, "http://a.test/0.jpg")
     await page.goto(page.url.partition("#")[0] + "#/")
     await tab_to(page, "Delete: cc.tsv")
     await page.keyboard.press("Enter")
     await page.keyboard.press("Escape")
+    await page.locator(":focus[aria-busy=false]").wait_for()
     assert await page.evaluate("document.activeElement.textContent") == "Delete"
-    await page.locator(":focus[aria-busy=false]").wait_for()  # before that it takes no press
     await page.keyboard.press("Enter")
     await page.keyboard.press("Shift+Tab")
     await page.keyboard.press("Enter")
@@ -514,14 +510,14 @@ async def test_a_page_of_failures_that_does_not_come(service: Service, visit: Vi
     page = await visit(f"#/jobs/{job['id']}")
     await says(page, "#failures", "Not to be had: the shard cannot be read")
     await page.locator("#failures").get_by_role("button", name="Try again").click()
-    await page.locator(".outcomes li").nth(14).wait_for()
+    await expect(page.locator(".outcomes li")).to_have_count(15)
     await page.get_by_role("button", name="Next").focus()
     await page.keyboard.press("Enter")
     await says(page, "#failures", "Page 2")
     assert await page.evaluate("document.activeElement.textContent") == "← Back"
     await page.keyboard.press("Enter")
     await says(page, "#failures", "Page 1")
-    assert await page.locator(".outcomes li").count() == 15
+    await expect(page.locator(".outcomes li")).to_have_count(15)
 
 
 async def test_a_job_that_is_not_there(service: Service, visit: Visit) -> None:
@@ -547,13 +543,12 @@ async def test_on_a_phone_by_day_and_by_night(service: Service, visit: Visit, sc
         color_scheme=scheme,
         reduced_motion="reduce",
     )
-    for press in ("#jobs h3 a", "#new"):
-        await page.locator(press).first.wait_for()
+    for shows, then in (("#jobs h3 a", "#jobs h3 a"), ("#pictures li", "#new")):
+        await page.locator(shows).first.wait_for()
         assert await page.evaluate("document.documentElement.scrollWidth") == 360
         image = Image.open(io.BytesIO(await page.screenshot())).convert("L")
         assert (np.asarray(image)[2, 2] < 60) == (scheme == "dark")
-        await page.locator(press).first.tap()
-    await page.locator("#pictures li").wait_for()
+        await page.locator(then).first.tap()
     await page.click("#options summary")
     assert await page.locator("#submit").evaluate("e => e.scrollWidth - e.clientWidth") == 0
     moving = "e => getComputedStyle(e).transitionDuration"
@@ -569,7 +564,7 @@ async def test_what_another_deletes_goes(service: Service, visit: Visit) -> None
     assert await row(page, "b.tsv").count() == 1
 
 
-async def test_only_this_script_runs(server: TestServer) -> None:
+def test_only_this_script_runs() -> None:
     assert {path.name for path in PAGE.glob("*.js")} == set(SCRIPTS)
     parts = [PAGE / "page.html", *(PAGE / name for name in SCRIPTS)]
     text = "".join(path.read_text() for path in [*parts, SHELL / "shell.html", SHELL / "shell.js"])

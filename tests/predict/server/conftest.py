@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -62,9 +62,9 @@ async def begun(held: Held) -> None:
     assert await asyncio.get_running_loop().run_in_executor(None, held.computing.wait, 30)
 
 
-@pytest.fixture
-async def start() -> AsyncIterator[Start]:
-    """Start a server for a model; it ends with the test."""
+@asynccontextmanager
+async def starting() -> AsyncIterator[Start]:
+    """Start servers for models; they end with the block."""
     async with AsyncExitStack() as stack:
 
         async def begin(model: Model, limits: Limits) -> tuple[Client, Service]:
@@ -72,6 +72,13 @@ async def start() -> AsyncIterator[Start]:
             server = TestServer(make_app(service))
             return await stack.enter_async_context(TestClient(server)), service
 
+        yield begin
+
+
+@pytest.fixture
+async def start() -> AsyncIterator[Start]:
+    """Start a server for a model; it ends with the test."""
+    async with starting() as begin:
         yield begin
 
 

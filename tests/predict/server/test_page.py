@@ -10,18 +10,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import pytest_asyncio
 from PIL import Image
 
 from capstan.predict.captions import Captions, Predictor
 from capstan.predict.server.config import Limits
 from capstan.predict.server.explain import GRID
 from capstan.records import Failure
-from tests.chromium import CHROMIUM, Page, browsing
+from tests.chromium import Go, Page, stop_clock
 from tests.predict.conftest import png
-from tests.predict.server.conftest import SAID, Client, Held, Start, begun, metric
+from tests.predict.server.conftest import SAID, Client, Held, Start, begun, metric, starting
 
-pytest.importorskip("playwright.async_api", reason="no `playwright`: pip install it")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no `chromium` on this machine")
+expect = pytest.importorskip("playwright.async_api", reason="no `playwright`").expect
 Visit = Callable[..., Awaitable[Page]]  # of a client's server; more is for the browser's context
 PAINTED = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
 ADD = """([kind, name, type, data]) => {
@@ -35,15 +35,28 @@ ADD = """([kind, name, type, data]) => {
 }"""
 
 
+@pytest_asyncio.fixture(loop_scope="session")
+async def start() -> AsyncIterator[Start]:
+    """Start a server in the event loop of the browser; it ends with the test."""
+    async with starting() as begin:
+        yield begin
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def client(start: Start, predictor: Predictor) -> Client:
+    """A client of a server with the real model."""
+    client, _ = await start(predictor, Limits())
+    return client
+
+
 @pytest.fixture
-async def visit() -> AsyncIterator[Visit]:
+def visit(go: Go) -> Visit:
     """Open the page of a server; at the end nobody else was asked and the console is empty."""
-    async with browsing() as go:
 
-        async def visit_server(client: Client, **more: Any) -> Page:
-            return await go(client.make_url("/"), **more)
+    async def visit_server(client: Client, **more: Any) -> Page:
+        return await go(client.make_url("/"), **more)
 
-        yield visit_server
+    return visit_server
 
 
 def best(predictor: Predictor, picture: bytes) -> Captions:
@@ -62,9 +75,7 @@ async def pick(page: Page, *files: dict[str, Any]) -> None:
 
 async def shown(page: Page, entries: int = 1) -> str:
     """The caption shown, once there are so many entries."""
-    cards = page.locator("#history li")
-    await cards.nth(entries - 1).wait_for()
-    assert await cards.count() == entries
+    await expect(page.locator("#history li")).to_have_count(entries)
     return " ".join(await page.locator("#caption .word").all_text_contents())
 
 
@@ -239,7 +250,7 @@ async def test_a_busy_server_is_asked_again(start: Start, visit: Visit) -> None:
     held = Held()
     client, service = await start(held, Limits(queue=1, max_pictures=1))
     page = await visit(client)
-    await page.clock.install()
+    await stop_clock(page)
     other = asyncio.create_task(client.post("/caption", data=b"a picture"))
     await begun(held)
     await pick(page, file(png(1)))
@@ -247,7 +258,8 @@ async def test_a_busy_server_is_asked_again(start: Start, visit: Visit) -> None:
         async with page.expect_response("**/caption") as answer:
             if attempt:
                 await page.get_by_text("asking again in 1 s").wait_for()
-                await page.clock.run_for(1_000)
+                await page.evaluate("document.querySelector('#status').textContent = ''")
+                await page.clock.run_for(1_000)  # and then it says so again
         assert (await answer.value).status == 429
     await page.locator("#messages li").wait_for()
     assert "all the pictures that it can take" in str(await page.text_content("#messages"))
@@ -324,6 +336,7 @@ async def test_on_a_phone_by_day_and_by_night(client: Client, visit: Visit, sche
     )
 
 
+@pytest.mark.asyncio(loop_scope="session")
 async def test_only_this_script_runs(client: Client) -> None:
     async with client.get("/") as response:
         policy = response.headers["Content-Security-Policy"]

@@ -3,9 +3,10 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from capstan.report.plan import stages
 from capstan.report.plan.changes import try_changes
 from capstan.report.plan.cluster import Stage, Store, Task, run
 from capstan.report.plan.outlook import WHOLE, Plan, make_plan, simulated
@@ -14,11 +15,13 @@ from capstan.report.plan.record import record
 from capstan.report.plan.scenario import Cluster, Hosts, Job, Scenario
 from capstan.report.plan.web import IMAGE
 from capstan.report.plan.words import text
+from tests.examples import examples
 from tests.report.plan.parts import even, with_dead_hosts
 
 RATES = shipped_rates()
 WEB = even(50, latency=0.2, spread=0.5)
 JOB = Job(rows=8_000, chunk_rows=1_000)
+FEW = Job(rows=1_500, chunk_rows=500)  # where all are simulated, and more than once
 
 
 def plan_of(scenario: Scenario, seeds: int = 1) -> Plan:
@@ -27,7 +30,7 @@ def plan_of(scenario: Scenario, seeds: int = 1) -> Plan:
     return simulated(scenario, WEB, RATES, most_rows=1_000)
 
 
-@settings(max_examples=15)
+@examples(15)
 @given(
     st.integers(1, 20_000),
     st.integers(50, 400),
@@ -51,7 +54,7 @@ def test_rows_are_conserved(
 
 
 def test_the_same_seed_gives_the_same_plan() -> None:
-    scenario = Scenario(JOB)
+    scenario = Scenario(FEW)
     plans = [make_plan(replace(scenario, seed=seed), WEB, RATES, 2) for seed in (3, 3, 4)]
     first, again, other = (record(plan, []) for plan in plans)
     assert first == again
@@ -59,7 +62,7 @@ def test_the_same_seed_gives_the_same_plan() -> None:
 
 
 def test_spans_hold_the_plan() -> None:
-    plan = make_plan(Scenario(JOB), with_dead_hosts(WEB, 20, 0.05), RATES, 3)
+    plan = make_plan(Scenario(FEW), with_dead_hosts(WEB, 20, 0.05), RATES, 3)
     span = plan.spans["images"]
     assert span.low < span.high
     assert span.low <= plan.stage("images").seconds <= span.high * 1.01
@@ -110,7 +113,7 @@ def test_failures_make_fewer_pictures() -> None:
 
 
 def test_changes_are_tried_and_sorted() -> None:
-    plan = plan_of(Scenario(replace(JOB, rows=2_000), Cluster(workers=2, gpus=1)))
+    plan = plan_of(Scenario(Job(rows=400, chunk_rows=200), Cluster(workers=2, gpus=1)))
     changes = try_changes(plan)
     assert [change.seconds for change in changes] == sorted(change.seconds for change in changes)
     assert {"twice the GPUs", "twice the workers of images"} <= {change.what for change in changes}
@@ -136,7 +139,8 @@ def test_workers_share_the_store() -> None:
     assert together.seconds == pytest.approx(20)
 
 
-def test_very_many_rows_are_planned_by_groups() -> None:
+def test_very_many_rows_are_planned_by_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stages, "MOST_TASKS", 5_000)
     job = Job(rows=2_000_000_000, chunk_rows=2_000)
     plan = plan_of(Scenario(job, Cluster(workers=1_000)))
     assert plan.stage("images").rows == pytest.approx(job.rows)

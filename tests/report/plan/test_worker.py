@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from capstan.ingest.config import Load, Patience
@@ -12,12 +12,13 @@ from capstan.records import Reason
 from capstan.report.plan.machine import Size
 from capstan.report.plan.web import IMAGE
 from capstan.report.plan.worker import simulate
+from tests.examples import examples
 from tests.report.plan.parts import CHEAP, MANNER, WORKER, even, row, with_dead_hosts
 
 ENDS = [IMAGE, Reason.NOT_FOUND, Reason.TIMEOUT, Reason.DISCONNECTED, Reason.DNS, Reason.CONNECT]
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(
     st.lists(st.tuples(st.integers(0, 5), st.sampled_from(ENDS)), min_size=1, max_size=60),
     st.integers(1, 8),

@@ -29,9 +29,27 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", full))
 
 
+# What is slow to load is loaded by one process of `-n 2`, and begins first.
+GROUPS = {
+    "train": ("tests/train/", "tests/deploy/jobset/test_training.py"),
+    "networks": ("tests/featurize/", "tests/ingest/fused/", "tests/predict/", "tests/demo/"),
+}
+
+
+def group_of(item: pytest.Item) -> str:
+    """Return which tests share a process with this one: by libraries, browser or file."""
+    if "browser" in getattr(item, "fixturenames", ()):
+        return "browser"
+    file = item.nodeid.partition("::")[0]
+    return next((name for name, places in GROUPS.items() if file.startswith(places)), file)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All tests with a browser have the same: in one process, in one event loop."""
+    """Give each test its group; all with a browser have the same event loop too."""
     for item in items:
-        if "browser" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("browser"))
+        group = group_of(item)
+        item.add_marker(pytest.mark.xdist_group(group))
+        if group == "browser":
             item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
+    first = [*GROUPS, "browser"]
+    items.sort(key=lambda item: first.index(group) if (group := group_of(item)) in first else 9)

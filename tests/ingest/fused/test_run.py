@@ -63,8 +63,8 @@ def test_what_comes_out_is_what_two_steps_make(
     rows = [row for row in all_faults(web) if row[0] not in passing]
     write_chunk(settings, "cc.tsv/0", [*rows, ("not a row", "")])
     write_chunk(settings, "cc.tsv/1", [(f"cap {n}", web.url(f"{n}.jpg")) for n in range(9)])
-    (tmp_path / "temporary").mkdir()
-    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    (tmp_path / "t").mkdir()  # short, for sockets are made there
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "t"))
     images, features = in_two_steps(settings)
 
     done = capstan(*command(settings, "--processes", "2"))
@@ -85,7 +85,7 @@ def test_what_comes_out_is_what_two_steps_make(
         stats = read_image_stats(settings.output / f"{chunk}_stats.json", FUSED)
         assert sorted(stats["files"]) == [".npy", ".parquet", OUTCOMES_SUFFIX]
     assert jpegs_below(images)
-    assert jpegs_below(settings.output) == jpegs_below(tmp_path / "temporary") == []
+    assert jpegs_below(settings.output) == jpegs_below(tmp_path / "t") == []
 
     before, asked = files(settings.output), len(web.log)
     again = capstan(*command(settings))

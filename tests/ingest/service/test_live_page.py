@@ -48,9 +48,7 @@ async def test_a_tsv_from_the_page_to_its_pictures(guarded: Service, web: Web, g
     await expect(page.locator("#pictures li")).to_have_count(24)
     picture = page.locator("#pictures img").first
     await picture.scroll_into_view_if_needed()
-    assert (
-        await picture.evaluate("image => image.decode().then(() => image.naturalWidth)") == 48
-    )
+    assert await picture.evaluate("image => image.decode().then(() => image.naturalWidth)") == 48
     async with page.expect_download() as download:
         await page.locator("#shards a").first.click()
     assert (await (await download.value).path()).stat().st_size > 0

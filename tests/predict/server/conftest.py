@@ -25,6 +25,7 @@ __all__ = ["model"]  # fixtures
 
 Client = TestClient[Any, Any]
 Start = Callable[[Model, Limits], Awaitable[tuple[Client, Service]]]
+ONE_MODEL = pytest.mark.xdist_group("browser")  # is loaded where the pages' tests need it too
 SAID = (Caption("a dog", -1.5, (-0.5, -0.5, -0.5)), Caption("a cat", -2.0, (-1.0, -0.5, -0.5)))
 
 

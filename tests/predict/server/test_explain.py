@@ -17,8 +17,9 @@ from capstan.predict.server.config import Limits
 from capstan.predict.server.explain import GRID, explanation, said, views
 from capstan.records import Failure
 from tests.predict.conftest import png
-from tests.predict.server.conftest import SAID, Client, Held, Start, begun, metric
+from tests.predict.server.conftest import ONE_MODEL, SAID, Client, Held, Start, begun, metric
 
+pytestmark = ONE_MODEL
 CELLS = GRID * GRID
 
 

@@ -1,6 +1,7 @@
 """Values put into a template, and the page written in one piece.
 
-Pages carry all they show and load nothing. `base.html` is their frame.
+Pages carry all they show and load nothing. `base.html` is their frame; it begins with the style
+that all of Capstan's pages have.
 """
 
 import platform
@@ -12,12 +13,13 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from capstan import __version__
+from capstan import __version__, http
 from capstan.errors import SettingError
 from capstan.files import atomic_write, output_directory
 from capstan.progress import duration
 
 TEMPLATES = Path(__file__).parent
+SHELL = Path(http.__file__).parent  # shell.css
 LIBRARIES = ("numpy", "pyarrow", "pillow", "aiohttp", "tensorflow", "keras")
 LONGEST_LINK = 2000  # characters; browsers and servers agree on little more
 LONGEST_TEXT = 300
@@ -56,7 +58,7 @@ def _versions() -> dict[str, str]:
 
 def _environment(folder: Path) -> Environment:
     environment = Environment(
-        loader=FileSystemLoader([folder, TEMPLATES]),
+        loader=FileSystemLoader([folder, TEMPLATES, SHELL]),
         autoescape=True,
         undefined=StrictUndefined,
         lstrip_blocks=True,

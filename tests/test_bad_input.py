@@ -3,8 +3,6 @@
 import hashlib
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
@@ -14,9 +12,13 @@ import pytest
 from capstan import shards
 from capstan.records import Answer, Image, Outcome, Row, row_key
 from capstan.shards import write_image_shard
+from tests.commands import run_here
+from tests.networks import each_network_once
 from tests.paths import ROOT
 
 CHUNK = "cc.tsv/0000000000000000"
+__all__ = ["each_network_once"]
+pytestmark = pytest.mark.usefixtures("each_network_once")
 
 
 def write_shard(folder: Path, version: int = shards.VERSION) -> Path:
@@ -116,10 +118,7 @@ def report_of_nothing(folder: Path) -> list[object]:
 def test_bad_input(
     make: Callable[[Path], list[object]], status: int, name: str, cure: str, tmp_path: Path
 ) -> None:
-    words = [str(word) for word in make(tmp_path)]
-    done = subprocess.run(
-        [sys.executable, "-m", "capstan.cli", *words], capture_output=True, text=True, check=False
-    )
+    done = run_here(*make(tmp_path))
     *_, last = done.stderr.strip().splitlines()
     assert done.returncode == status, done.stderr
     assert "error: " in last

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import html
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from string import Template
@@ -9,20 +10,29 @@ from string import Template
 from aiohttp import hdrs, web
 
 Handler = Callable[[web.Request], Awaitable[web.Response]]
+HERE = Path(__file__).parent
 
 
 def handler(
-    folder: Path, scripts: Sequence[str] = ("page.js",), values: Mapping[str, object] | None = None
+    folder: Path,
+    title: str,
+    scripts: Sequence[str] = ("page.js",),
+    data: Mapping[str, object] | None = None,
 ) -> Handler:
-    """What answers with `page.html` of a folder; it is put together once.
+    """What answers with the page of a folder: `page.html`, `page.css` and the scripts.
 
-    `$style` and `$script` in it become `page.css` and the scripts, one after another; the others
-    become `values`.
+    It is put together once. `shell.css` and `shell.js`, which all pages share, come before its
+    own; `data` is what its scripts read from the body's `dataset`.
     """
-    style = (folder / "page.css").read_text()
-    script = "\n".join((folder / name).read_text() for name in scripts)
-    template = Template((folder / "page.html").read_text())
-    body = template.substitute(values or {}, style=style, script=script)
+    style = _joined(HERE / "shell.css", folder / "page.css")
+    script = _joined(HERE / "shell.js", *(folder / name for name in scripts))
+    text = Template((HERE / "shell.html").read_text()).substitute(
+        title=html.escape(title),
+        style=style,
+        data=_attributes(data or {}),
+        body=(folder / "page.html").read_text(),
+        script=script,
+    )
     headers = {
         "Content-Security-Policy": policy(style, script),
         "X-Content-Type-Options": "nosniff",
@@ -31,7 +41,7 @@ def handler(
     }
 
     async def page(request: web.Request) -> web.Response:
-        return web.Response(text=body, content_type="text/html", headers=headers)
+        return web.Response(text=text, content_type="text/html", headers=headers)
 
     return page
 
@@ -51,6 +61,14 @@ def policy(style: str, script: str) -> str:
             "frame-ancestors 'none'",
         )
     )
+
+
+def _attributes(data: Mapping[str, object]) -> str:
+    return "".join(f' data-{name}="{html.escape(str(value))}"' for name, value in data.items())
+
+
+def _joined(*files: Path) -> str:
+    return "\n".join(file.read_text() for file in files)
 
 
 def _hash(text: str) -> str:

@@ -28,7 +28,7 @@ from capstan.ingest.service.submit import ROOM, submit
 logger = logging.getLogger(__name__)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-PAGE = Path(__file__).parent / "page"
+PAGE, TITLE = Path(__file__).parent / "page", "Capstan · ingest"
 SCRIPTS = tuple(  # one after another they are its script
     f"{part}.js"
     for part in (
@@ -79,7 +79,7 @@ class App:
         service, streams = self.service, self.streams
         app.add_routes(
             [
-                web.get("/", page.handler(PAGE, SCRIPTS)),
+                web.get("/", page.handler(PAGE, TITLE, SCRIPTS)),
                 web.get("/openapi.json", openapi),
                 web.get("/healthz", health),
                 web.get("/readyz", self.readiness),

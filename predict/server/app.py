@@ -5,14 +5,16 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
+from pathlib import Path
 
 from aiohttp import hdrs, web
 
+from capstan.http import page
 from capstan.http.metrics import CLIENT_IS_GONE, endpoint
 from capstan.http.refusals import RefusedError, http_refusal, refusal
 from capstan.predict.captions import said
 from capstan.predict.server import explain as explanations
-from capstan.predict.server import kserve, page, tensorflow_serving
+from capstan.predict.server import kserve, tensorflow_serving
 from capstan.predict.server.batcher import ComputeError
 from capstan.predict.server.bodies import read_picture
 from capstan.predict.server.service import Service
@@ -20,6 +22,7 @@ from capstan.predict.server.service import Service
 logger = logging.getLogger(__name__)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+HERE = Path(__file__).parent
 
 
 def make_app(service: Service) -> web.Application:
@@ -29,14 +32,16 @@ def make_app(service: Service) -> web.Application:
         async with service.running():
             yield
 
+    limits = service.limits
+    told = {"max-bytes": limits.max_bytes, "can-explain": limits.explanations > 0}
     around = web.middleware(partial(_answer, service))
-    app = web.Application(middlewares=[around], client_max_size=service.limits.max_bytes)
+    app = web.Application(middlewares=[around], client_max_size=limits.max_bytes)
     app.cleanup_ctx.append(running)
     app.add_routes(
         [
             web.get("/healthz", kserve.live),
             web.get("/metrics", partial(metrics, service)),
-            web.get("/", page.handler(service.limits)),
+            web.get("/", page.handler(HERE, "Capstan · captions", data=told)),
             web.post("/caption", partial(caption, service)),
             web.post("/explain", partial(explain, service)),
             *tensorflow_serving.routes(service),

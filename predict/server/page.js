@@ -13,7 +13,6 @@ const FLOOR = 0.25; // nats: leaning below this is drawn faintly
 const maxBytes = Number(document.body.dataset.maxBytes);
 const canExplain = document.body.dataset.canExplain === "True";
 const files = new Map(); // entry's id -> what was sent, in this visit
-const element = (id) => document.getElementById(id);
 
 let history = load();
 let current = null; // the entry shown
@@ -21,14 +20,6 @@ let chosen = -1; // the word shown
 let work = Promise.resolve(); // pictures are captioned one after another
 
 // Asking the server
-
-class Refusal extends Error {
-  constructor(text, { reason = "", wait = 0 } = {}) {
-    super(text);
-    this.reason = reason;
-    this.wait = wait; // seconds, where it may be asked again
-  }
-}
 
 async function ask(path, blob) {
   for (let attempt = 1; ; attempt++) {
@@ -58,7 +49,7 @@ async function askOnce(path, blob) {
   const asked = Number(response.headers.get("Retry-After"));
   throw new Refusal(told(response.status, answer), {
     reason: answer.reason,
-    wait: [429, 503].includes(response.status) ? Math.min(Math.max(asked, 1), 10) : 0,
+    wait: [429, 503].includes(response.status) ? Math.min(Math.max(asked, 1), 10) : 0, // seconds
   });
 }
 
@@ -152,34 +143,13 @@ async function take(file, many) {
   } catch (error) {
     if (!(error instanceof Refusal)) throw error;
     say("");
-    complain(file.name || "The picture", error.message, () => add([file]));
+    warn(file.name || "The picture", error.message, () => add([file]));
   } finally {
     element("caption").classList.remove("waiting");
   }
 }
 
 const say = (text) => { element("status").textContent = text; };
-
-function complain(name, text, again) {
-  const item = make("li", make("span", make("b", name), `: ${text}`));
-  const dismiss = () => item.remove();
-  item.append(button("Try again", "plain", () => { dismiss(); again(); }), button("Dismiss", "plain", dismiss));
-  element("messages").append(item);
-}
-
-function make(name, ...children) {
-  const made = document.createElement(name);
-  made.append(...children);
-  return made;
-}
-
-function button(text, kind, action) {
-  const made = make("button", text);
-  made.type = "button";
-  made.className = kind;
-  made.addEventListener("click", action);
-  return made;
-}
 
 // The picture shown
 
@@ -288,7 +258,7 @@ async function fetchLeaning(entry) {
     if (!(error instanceof Refusal)) throw error;
     say("");
     if (entry === current) choose(-1);
-    complain("What its words leaned on", error.message, () => explain(entry));
+    warn("What its words leaned on", error.message, () => explain(entry));
     return;
   }
   if (entry === current) {
@@ -394,14 +364,6 @@ element("caption").addEventListener("keydown", (event) => {
 });
 
 document.addEventListener("paste", (event) => add(event.clipboardData.files));
-document.addEventListener("dragover", (event) => { event.preventDefault(); document.body.classList.add("dragging"); });
-document.addEventListener("dragleave", (event) => {
-  if (!event.relatedTarget) document.body.classList.remove("dragging");
-});
-document.addEventListener("drop", (event) => {
-  event.preventDefault();
-  document.body.classList.remove("dragging");
-  add(event.dataTransfer.files);
-});
+onDrop(add);
 
 show(history[0] ?? null);

@@ -1,19 +1,28 @@
 """Datum batching: a real `capstan featurize` under a worker that behaves as Pachyderm's."""
 
-import subprocess
-import sys
 from pathlib import Path
+
+import pytest
 
 from capstan.feature_shards import read_feature_shard
 from capstan.records import Reason
 from tests.capstan.worker import Datum, Worker
+from tests.commands import command_line, run_here
 from tests.featurize.conftest import SIZE, jpeg, write_images
+from tests.networks import weights_file
+
+__all__ = ["weights_file"]
 
 
-def command(root: Path, *flags: str) -> list[str]:
-    words = ["featurize", "--input", str(root / "images"), "--output", str(root / "out")]
-    network = ["--weights", "random:1", "--image-size", str(SIZE), "--batch-size", "2"]
-    return [sys.executable, "-m", "capstan.cli", *words, *network, "--datum-batching", *flags]
+@pytest.fixture
+def words(weights_file: Path) -> list[object]:
+    """`featurize` without its folders."""
+    network = ["--weights", weights_file, "--image-size", SIZE, "--batch-size", "2"]
+    return ["featurize", *network, "--datum-batching"]
+
+
+def command(words: list[object], root: Path, *flags: str) -> list[str]:
+    return command_line(*words, "--input", root / "images", "--output", root / "out", *flags)
 
 
 def datum(folder: Path, number: int, pictures: list[bytes]) -> Datum:
@@ -26,10 +35,10 @@ def files(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
-def test_the_network_is_loaded_once_for_all_datums(tmp_path: Path) -> None:
+def test_the_network_is_loaded_once_for_all_datums(words: list[object], tmp_path: Path) -> None:
     datums = [datum(tmp_path, number, [jpeg(number), b"broken"]) for number in range(50)]
     root = tmp_path / "pfs"
-    with Worker(root, command(root)) as worker:
+    with Worker(root, command(words, root)) as worker:
         worker.run(datums)
     assert all(each.done for each in datums)
     assert worker.starts == 1
@@ -41,12 +50,14 @@ def test_the_network_is_loaded_once_for_all_datums(tmp_path: Path) -> None:
         assert [row.reason for row in shard.rows] == [None, Reason.NOT_AN_IMAGE]
 
 
-def test_a_failed_datum_is_reported_and_the_others_done(tmp_path: Path) -> None:
+def test_a_failed_datum_is_reported_and_the_others_done(
+    words: list[object], tmp_path: Path
+) -> None:
     datums = [datum(tmp_path, number, [jpeg(number)]) for number in range(3)]
     tar = datums[1].inputs["images"] / "cc.tsv/0000000000000001.tar"
     tar.write_bytes(tar.read_bytes()[:4096])
     root = tmp_path / "pfs"
-    with Worker(root, command(root), tries=2) as worker:
+    with Worker(root, command(words, root), tries=2) as worker:
         worker.run(datums)
     assert [each.done for each in datums] == [True, False, True]
     assert [len(each.errors) for each in datums] == [0, 2, 0]
@@ -56,34 +67,33 @@ def test_a_failed_datum_is_reported_and_the_others_done(tmp_path: Path) -> None:
     assert "Traceback" not in worker.log
 
 
-def test_batched_shards_are_those_of_plain_runs(tmp_path: Path) -> None:
+def test_batched_shards_are_those_of_plain_runs(words: list[object], tmp_path: Path) -> None:
     one = datum(tmp_path, 0, [jpeg(0), jpeg(1), jpeg(2)])
     root = tmp_path / "pfs"
-    with Worker(root, command(root)) as worker:
+    with Worker(root, command(words, root)) as worker:
         worker.run([one])
     plain = tmp_path / "plain"
-    root.joinpath("images").symlink_to(one.inputs["images"])
-    words = command(root)
-    words[words.index("--output") + 1] = str(plain)
-    subprocess.run(words, check=True, capture_output=True)  # no worker: the flag is of no effect
+    places = ("--input", one.inputs["images"], "--output", plain)
+    done = run_here(*words, *places)  # no worker: the flag is of no effect
+    assert done.returncode == 0, done.stderr
     assert files(plain) == files(one.out)
     assert all(
         (plain / name).read_bytes() == (one.out / name).read_bytes() for name in files(plain)
     )
 
 
-def test_settings_end_the_process_before_any_datum(tmp_path: Path) -> None:
+def test_settings_end_the_process_before_any_datum(words: list[object], tmp_path: Path) -> None:
     root = tmp_path / "pfs"
     one = datum(tmp_path, 0, [jpeg(0)])
-    with Worker(root, command(root, "--runtime", "openvino", "--batch-size", "0")) as worker:
+    with Worker(root, command(words, root, "--runtime", "openvino", "--batch-size", "0")) as worker:
         assert worker.ends() == 2
     assert "--batch-size 0: give at least 1" in worker.log
     assert not one.done
 
 
-def test_a_worker_that_does_not_batch_is_one_line(tmp_path: Path) -> None:
+def test_a_worker_that_does_not_batch_is_one_line(words: list[object], tmp_path: Path) -> None:
     root = tmp_path / "pfs"
-    with Worker(root, command(root)) as worker:
+    with Worker(root, command(words, root)) as worker:
         worker.refuse("datum batching not enabled")
         assert worker.ends() == 1
     assert "the worker gives no datum (datum batching not enabled)" in worker.log

@@ -1,8 +1,7 @@
 """From image shards to feature shards, with a real ResNet50 on small pictures."""
 
 import logging
-import subprocess
-import sys
+from functools import cache
 from pathlib import Path
 
 import keras
@@ -18,12 +17,16 @@ from capstan.featurize.config import Config
 from capstan.featurize.extractor import ResNetExtractor
 from capstan.featurize.run import featurize as featurize_shards
 from capstan.records import Reason
+from tests.commands import run_here
 from tests.featurize.conftest import CHUNK, SIZE, jpeg, write_images
+from tests.networks import loaded
+
+built = cache(weights.load_resnet50)  # nothing here changes one
 
 
 @pytest.fixture(scope="module")
 def extractor() -> ResNetExtractor:
-    return ResNetExtractor("random:3", SIZE, batch_size=4)
+    return loaded("random:3", SIZE, batch_size=4)
 
 
 @pytest.fixture
@@ -115,7 +118,7 @@ def test_truncated_shard_costs_no_other(config: Config, computed: list[int]) -> 
 
 
 def test_weights_are_known_by_their_values(tmp_path: Path, extractor: ResNetExtractor) -> None:
-    model, sha256 = weights.load_resnet50("random:3", SIZE)
+    model, sha256 = built("random:3", SIZE)
     assert sha256 == extractor.identity.weights_sha256
     assert weights.load_resnet50("random:4", SIZE)[1] != sha256
     model.save_weights(tmp_path / "a.weights.h5")
@@ -129,7 +132,7 @@ def test_imagenet_weights_come_through_keras(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "cached.weights.h5"
-    weights.load_resnet50("random:5", SIZE)[0].save_weights(path)
+    built("random:3", SIZE)[0].save_weights(path)
     asked: dict[str, str] = {}
 
     def get_file(name: str, origin: str, **options: str) -> str:
@@ -178,9 +181,7 @@ def test_bad_settings_are_one_line(tmp_path: Path, flags: list[str], message: st
     words = ["featurize", "--input", str(tmp_path), "--output", str(tmp_path / "out"), *flags]
     if flags:
         write_images(tmp_path, [jpeg(0)])
-    done = subprocess.run(
-        [sys.executable, "-m", "capstan.cli", *words], capture_output=True, text=True, check=False
-    )
+    done = run_here(*words)
     assert done.returncode == 2
     assert message in done.stderr
     assert done.stderr.count("\n") == 1

@@ -17,6 +17,10 @@ from capstan.errors import CapstanError, SettingError
 from capstan.featurize import memory, torchvision, weights
 from capstan.featurize.extractor import ResNetExtractor
 from capstan.featurize.network import STAGES, fold, forward
+from tests.networks import each_network_once, torchvision_state
+
+__all__ = ["each_network_once"]
+pytestmark = pytest.mark.usefixtures("each_network_once")
 
 SIZE = 64
 PICTURES = np.random.default_rng(0).integers(0, 256, (5, SIZE, SIZE, 3), np.uint8)
@@ -76,37 +80,6 @@ def test_folding_is_the_batch_norm(norm: NDArray[np.float32], variance: float) -
 # PyTorch's
 
 
-def random_state() -> dict[str, NDArray[np.float32]]:
-    """A state_dict of torchvision's ResNet50 with random values, and the head that is not used."""
-    generator = np.random.default_rng(7)
-    state: dict[str, NDArray[np.float32]] = {"fc.weight": np.zeros((10, 2048), np.float32)}
-
-    def add(weight: str, norm: str, *shape: int) -> None:
-        scale = np.sqrt(2 / np.prod(shape[1:]))
-        state[f"{weight}.weight"] = generator.normal(0, scale, shape).astype(np.float32)
-        for name in torchvision.NORM:
-            values = (
-                generator.uniform(0.5, 1, shape[0])
-                if "var" in name or name == "weight"
-                else (generator.normal(0, 0.1, shape[0]))
-            )
-            state[f"{norm}.{name}"] = values.astype(np.float32)
-
-    add("conv1", "bn1", 64, 3, 7, 7)
-    wide = 64
-    for layer, blocks in enumerate(STAGES.values(), 1):
-        narrow = 32 * 2**layer
-        for block in range(blocks):
-            at = f"layer{layer}.{block}"
-            add(f"{at}.conv1", f"{at}.bn1", narrow, wide, 1, 1)
-            add(f"{at}.conv2", f"{at}.bn2", narrow, narrow, 3, 3)
-            add(f"{at}.conv3", f"{at}.bn3", 4 * narrow, narrow, 1, 1)
-            if block == 0:
-                add(f"{at}.downsample.0", f"{at}.downsample.1", 4 * narrow, wide, 1, 1)
-            wide = 4 * narrow
-    return state
-
-
 def as_torch_does(state: dict[str, NDArray[np.float32]]) -> NDArray[np.float32]:
     """The pictures' features by torchvision's own formulas, batch-norm by batch-norm."""
 
@@ -136,7 +109,7 @@ def as_torch_does(state: dict[str, NDArray[np.float32]]) -> NDArray[np.float32]:
 
 @pytest.fixture(scope="module")
 def state() -> dict[str, NDArray[np.float32]]:
-    return random_state()
+    return torchvision_state()
 
 
 def test_weights_of_torchvision(state: dict[str, NDArray[np.float32]], tmp_path: Path) -> None:

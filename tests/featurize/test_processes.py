@@ -4,7 +4,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,15 +17,20 @@ from capstan.errors import SettingError
 from capstan.featurize import processes
 from capstan.featurize.processes import Place, places
 from tests.children import workers_of
+from tests.commands import command_line, run_here, run_process
 from tests.featurize.conftest import SIZE, jpeg, write_images
+from tests.networks import weights_file
+
+__all__ = ["weights_file"]
 
 CORES = frozenset({0, 1, 2, 3})
 
 
-def command(folder: Path, output: str, *flags: str) -> list[str]:
-    words = ["featurize", "--input", str(folder / "in"), "--output", str(folder / output)]
-    network = ["--weights", "random:1", "--image-size", str(SIZE), "--batch-size", "4"]
-    return [sys.executable, "-m", "capstan.cli", *words, *network, *flags]
+@pytest.fixture
+def words(weights_file: Path, tmp_path: Path) -> list[object]:
+    """`featurize` without its output."""
+    network = ["--weights", weights_file, "--image-size", SIZE, "--batch-size", 4]
+    return ["featurize", "--input", tmp_path / "in", *network]
 
 
 def arrays(folder: Path) -> dict[str, NDArray[np.float16]]:
@@ -37,15 +41,14 @@ def tables(folder: Path) -> dict[str, pa.Table]:
     return {path.name: pq.read_table(path) for path in folder.rglob("*.parquet")}
 
 
-def test_two_processes_make_the_same_shards(tmp_path: Path) -> None:
+def test_two_processes_make_the_same_shards(words: list[object], tmp_path: Path) -> None:
     if len(os.sched_getaffinity(0)) < 2:
         pytest.skip("needs two cores")
     for shard in range(4):
         write_images(tmp_path / "in", [jpeg(10 * shard + n) for n in range(3)], f"{shard}")
-    alone = subprocess.run(command(tmp_path, "one"), capture_output=True, text=True, check=True)
-    both = subprocess.run(
-        command(tmp_path, "two", "--workers", "2"), capture_output=True, text=True, check=True
-    )
+    alone = run_here(*words, "--output", tmp_path / "one")
+    both = run_process(*words, "--output", tmp_path / "two", "--workers", 2)
+    assert alone.returncode == both.returncode == 0
     one, two = arrays(tmp_path / "one"), arrays(tmp_path / "two")
     assert one.keys() == two.keys()
     assert len(one) == 4
@@ -57,13 +60,14 @@ def test_two_processes_make_the_same_shards(tmp_path: Path) -> None:
     assert both.stderr.count("extractor:") == 2
 
 
-def test_killed_process_is_one_line_and_resumed(tmp_path: Path) -> None:
+def test_killed_process_is_one_line_and_resumed(words: list[object], tmp_path: Path) -> None:
     if len(os.sched_getaffinity(0)) < 2:
         pytest.skip("needs two cores")
     for shard in range(2):
         write_images(tmp_path / "in", [jpeg(shard)], f"{shard}")
-    words = command(tmp_path, "out", "--workers", "2")
-    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
+    words += ["--output", tmp_path / "out"]
+    command = command_line(*words, "--workers", 2)
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         lines = []
         for line in process.stderr:  # children say when they have loaded the network
@@ -75,7 +79,7 @@ def test_killed_process_is_one_line_and_resumed(tmp_path: Path) -> None:
     assert process.returncode == 1
     assert "was killed" in lines[-1]
     assert "Traceback" not in "".join(lines)
-    assert subprocess.run(words, capture_output=True, check=False).returncode == 0
+    assert run_here(*words).returncode == 0
     assert len(arrays(tmp_path / "out")) == len(tables(tmp_path / "out")) == 2
 
 

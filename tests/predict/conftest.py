@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from capstan.featurize.extractor import ResNetExtractor
 from capstan.train.captioner import Captioner, save_description, save_network
 from capstan.train.model import build_model
 from capstan.train.settings import PROFILES
 from capstan.train.vocabulary import SPECIALS, Vocabulary
+from tests.networks import each_network_once, loaded
+
+__all__ = ["each_network_once"]
 
 SIZE = 32
 WEIGHTS = "random:3"
@@ -20,7 +22,7 @@ WEIGHTS = "random:3"
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a captioner that says anything but something."""
-    extractor = ResNetExtractor(WEIGHTS, SIZE, batch_size=2)
+    extractor = loaded(WEIGHTS, SIZE, 32, padded=False)
     vocabulary = Vocabulary((*SPECIALS, "a", "dog", "cat"))
     features = np.random.default_rng(0).random((8, 2048), np.float32)
     network = build_model(PROFILES["small"], len(vocabulary), features)

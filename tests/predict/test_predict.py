@@ -5,7 +5,6 @@ import os
 import pty
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,20 +15,17 @@ from capstan.ingest.config import Web as WebSettings
 from capstan.predict.captions import Predictor, Settings
 from capstan.predict.run import predict, predict_folder, print_captions
 from capstan.testing.web import Fault, Web
+from tests.commands import command_line, run_here
 from tests.predict.conftest import WEIGHTS, png
 
 WEB = WebSettings()
-
-
-def capstan(*words: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "capstan.cli", "predict", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+pytestmark = pytest.mark.usefixtures("each_network_once")
 
 
 def test_folder_becomes_captions_beside_descriptions(
     model: Path, pictures: Path, tmp_path: Path
 ) -> None:
-    done = capstan("--model", model, "--input", pictures, "--output", tmp_path / "out")
+    done = run_here("predict", "--model", model, "--input", pictures, "--output", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     out = tmp_path / "out" / "holiday"
     assert sorted(path.name for path in out.iterdir()) == [
@@ -54,7 +50,7 @@ def test_folder_becomes_captions_beside_descriptions(
 
 
 def test_pictures_by_hand(model: Path, pictures: Path) -> None:
-    done = capstan(pictures, "--model", model, "--beam", 2, "--top", 2)
+    done = run_here("predict", pictures, "--model", model, "--beam", 2, "--top", 2)
     assert done.returncode == 1
     lines = [line.split("\t") for line in done.stdout.splitlines()]
     names = [Path(name).name for name, _, log_probability in lines if float(log_probability) < 0]
@@ -100,7 +96,7 @@ def test_json_lines_of_files_and_urls(model: Path, pictures: Path) -> None:
     with Web({"a.png": png(0)}) as web:
         urls = [web.url("a.png"), web.url("a.png", Fault.NOT_FOUND), web.url("a.png", Fault.HTML)]
         more = ("--json", "--allow-private", "--beam", 2, "--top", 2)
-        done = capstan(pictures, *urls, "--model", model, *more)
+        done = run_here("predict", pictures, *urls, "--model", model, *more)
     assert done.returncode == 0, done.stderr
     entries = [json.loads(line) for line in done.stdout.splitlines()]
     folder = pictures / "holiday"
@@ -130,9 +126,9 @@ def test_private_addresses_are_not_asked(model: Path, capsys: pytest.CaptureFixt
 def test_many_pictures_have_a_progress_bar_on_a_terminal(model: Path, pictures: Path) -> None:
     (pictures / "holiday" / "notes.txt").unlink()
     ours, theirs = pty.openpty()
-    words = ["predict", str(pictures), "--model", str(model), "--batch-size", "1"]
+    words = ["predict", pictures, "--model", model, "--batch-size", "1"]
     done = subprocess.run(
-        [sys.executable, "-m", "capstan.cli", *words],
+        command_line(*words),
         stdout=subprocess.PIPE,
         stderr=theirs,
         check=True,
@@ -181,14 +177,14 @@ def test_weights_that_were_a_file_must_be_named(model: Path, tmp_path: Path) -> 
     ],
 )
 def test_bad_settings_are_one_line(words: list[str], message: str, tmp_path: Path) -> None:
-    done = capstan(*words, "--model", tmp_path)
+    done = run_here("predict", *words, "--model", tmp_path)
     assert done.returncode == 2
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
 
 
 def test_model_that_is_not_there(pictures: Path, tmp_path: Path) -> None:
-    done = capstan(pictures, "--model", tmp_path / "absent")
+    done = run_here("predict", pictures, "--model", tmp_path / "absent")
     assert done.returncode == 2
     assert "absent: no such folder; give the `saved` that `capstan train` wrote" in done.stderr
     assert done.stderr.count("\n") == 1
@@ -198,7 +194,7 @@ def test_model_without_its_vocabulary(model: Path, pictures: Path, tmp_path: Pat
     copy = tmp_path / "saved"
     shutil.copytree(model, copy)
     (copy / "vocabulary.json").unlink()
-    done = capstan(pictures, "--model", copy)
+    done = run_here("predict", pictures, "--model", copy)
     assert done.returncode == 1
     assert "vocabulary.json: missing; a model is" in done.stderr
     assert "Traceback" not in done.stderr

@@ -217,7 +217,7 @@ def test_no_worker_outlives_its_supervisor(tmp_path: Path, number: signal.Signal
 THIS_FOLDER = Path(__file__).parent
 FLAGS = [
     *("--profile", "small", "--batch-size", "16", "--min-count", "1", "--learning-rate", "0.01"),
-    *("--epochs", "12", "--patience", "99", "--precision", "float32"),
+    *("--epochs", "6", "--patience", "99", "--precision", "float32"),
     *("--dropout", "0", "--state-dropout", "0"),
 ]
 
@@ -303,7 +303,7 @@ def test_a_group_that_lost_a_worker_ends_like_one_process(
         assert select.select([descriptor], [], [], 30)[0], "the group goes on"
         os.close(descriptor)
         assert "worker 1 was killed by SIGKILL" in read_until(process, "starting all 2 again")
-        said = read_until(process, "epoch 12:")
+        said = read_until(process, "epoch 6:")
         assert "going on after epoch" in said
         assert "epoch 1:" not in said
         assert process.wait() == 0

@@ -1,12 +1,5 @@
 // Asking the service
 
-class Refusal extends Error {
-  constructor(message, status = 0) {
-    super(message);
-    this.status = status; // 0: there was no answer
-  }
-}
-
 const SILENT = "the service does not answer. It has stopped, or the connection is down.";
 
 async function ask(path, { method = "GET", json } = {}) {
@@ -28,10 +21,10 @@ function answer(status, text, after) {
   try {
     said = text ? JSON.parse(text) : null;
   } catch {
-    if (status < 400) throw new Refusal("the answer is not the service’s: something in between answered.", status);
+    if (status < 400) throw new Refusal("the answer is not the service’s: something in between answered.", { status });
   }
   if (status < 400) return said;
   if (status === 401) showLogin();
   const why = said?.error ?? `the service answered with status ${status}.`;
-  throw new Refusal(status === 429 && after ? `${why} Try again in ${duration(Number(after))}.` : why, status);
+  throw new Refusal(status === 429 && after ? `${why} Try again in ${duration(Number(after))}.` : why, { status });
 }

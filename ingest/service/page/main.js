@@ -48,15 +48,7 @@ element("older").addEventListener("click", async () => {
   }
 });
 
-document.addEventListener("dragover", (event) => { event.preventDefault(); document.body.classList.add("dragging"); });
-document.addEventListener("dragleave", (event) => {
-  if (!event.relatedTarget) document.body.classList.remove("dragging");
-});
-document.addEventListener("drop", (event) => {
-  event.preventDefault();
-  document.body.classList.remove("dragging");
-  if (event.dataTransfer.files[0]) openSubmit(event.dataTransfer.files[0]);
-});
+onDrop(([dropped]) => { if (dropped) openSubmit(dropped); });
 
 window.addEventListener("hashchange", route);
 window.addEventListener("online", () => { if (!source && element("login").hidden) begin(); });

@@ -1,26 +1,7 @@
 // Pieces of the page
 
-function make(name, ...children) {
-  const made = document.createElement(name);
-  made.append(...children);
-  return made;
-}
-
-function styled(name, kind, ...children) {
-  const made = make(name, ...children);
-  made.className = kind;
-  return made;
-}
-
 function attributes(node, values) {
   Object.entries(values).forEach(([name, value]) => node.setAttribute(name, value));
-}
-
-function button(text, kind, action) {
-  const made = styled("button", kind, text);
-  made.type = "button";
-  made.addEventListener("click", action);
-  return made;
 }
 
 // What strangers wrote, which may be of any direction and length.
@@ -68,9 +49,7 @@ function arrange(list, wanted) {
 function complain(name, error) {
   if (!(error instanceof Refusal)) throw error;
   if (error.status === 401) return; // the form that asks for the token says it
-  const item = make("li", make("span", make("b", foreign("", name)), `: ${error.message}`));
-  item.append(button("Dismiss", "plain", () => item.remove()));
-  element("messages").append(item);
+  warn(foreign("", name), error.message);
 }
 
 const announce = (text) => { element("news").textContent = text; };

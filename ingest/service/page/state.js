@@ -28,5 +28,3 @@ let shown = SHOWN; // how many jobs of the list
 let next = null; // where its older ones go on, asking the service
 let allHosts = false; // are listed, or only a few
 let drawing = false; // the next frame draws
-
-const element = (id) => document.getElementById(id);

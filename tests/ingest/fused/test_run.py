@@ -20,6 +20,7 @@ from capstan.testing.web import Fault, Web
 from capstan.train.consolidate import Folders, consolidate
 from capstan.train.consolidate import Settings as Joining
 from tests.children import workers_of
+from tests.commands import run_here
 from tests.ingest.conftest import (
     Capstan,
     all_faults,
@@ -40,12 +41,12 @@ def command(settings: Settings, *more: str) -> list[str]:
     return ["ingest", *places, "--allow-private", *FUSE, *more]
 
 
-def in_two_steps(settings: Settings, capstan: Capstan) -> tuple[Path, Path]:
+def in_two_steps(settings: Settings) -> tuple[Path, Path]:
     """Image shards and feature shards of the same rows, by `capstan ingest` and `featurize`."""
     images, features = (settings.output.with_name(name) for name in ("images", "features"))
     work_here(replace(settings, output=images))
     places = ["--input", images, "--output", features]
-    done = capstan("featurize", *places, *FEATURES, "--image-size", str(SIZE))
+    done = run_here("featurize", *places, *FEATURES, "--image-size", SIZE)
     assert done.returncode == 0, done.stderr
     return images, features
 
@@ -64,7 +65,7 @@ def test_what_comes_out_is_what_two_steps_make(
     write_chunk(settings, "cc.tsv/1", [(f"cap {n}", web.url(f"{n}.jpg")) for n in range(9)])
     (tmp_path / "temporary").mkdir()
     monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
-    images, features = in_two_steps(settings, capstan)
+    images, features = in_two_steps(settings)
 
     done = capstan(*command(settings, "--processes", "2"))
 
@@ -156,7 +157,7 @@ def test_a_run_killed_as_a_whole_and_then_in_its_extractor_goes_on(
     for row in first:
         assert asked[rows[row][1].removeprefix(web.address)] == 1
     assert jpegs_below(settings.output) == []
-    _, features = in_two_steps(settings, capstan)
+    _, features = in_two_steps(settings)
     assert files(features)["cc.tsv/0.npy"] == files(settings.output)["cc.tsv/0.npy"]
 
 
@@ -185,7 +186,6 @@ def test_no_process_outlives_its_parent(
 def test_bad_settings_are_one_line_and_leave_nothing(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capstan: Capstan,
     words: list[str],
     status: int,
     message: str,
@@ -194,7 +194,7 @@ def test_bad_settings_are_one_line_and_leave_nothing(
     Path("in").mkdir()
     Path("in/0").write_text("a\thttp://127.0.0.1:1/\n")
     Path("bad.weights.h5").write_bytes(b"nothing")
-    done = capstan("ingest", "--input", "in", "--output", "out", *words)
+    done = run_here("ingest", "--input", "in", "--output", "out", *words)
     assert done.returncode == status, done.stderr
     (line,) = [line for line in done.stderr.splitlines() if "error" in line]
     assert message in line

@@ -16,7 +16,7 @@ from aiohttp import web
 from PIL import Image
 
 from capstan.http import page
-from capstan.ingest.service.app import PAGE, SCRIPTS
+from capstan.ingest.service.app import PAGE, SCRIPTS, TITLE
 
 Job = dict[str, Any]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -156,7 +156,7 @@ class Service:
         app.cleanup_ctx.append(self._ends)
         app.add_routes(
             [
-                web.get("/", page.handler(PAGE, SCRIPTS)),
+                web.get("/", page.handler(PAGE, TITLE, SCRIPTS)),
                 web.post("/api/session", self._sign_in),
                 web.delete("/api/session", self._sign_out),
                 web.get("/api/events", self._events),

@@ -14,11 +14,11 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from PIL import Image
 
+from capstan.http.page import HERE as SHELL
 from capstan.ingest.service.app import PAGE, SCRIPTS
 from capstan.ingest.service.contract import DOCUMENT
 from tests.chromium import Go, Page, stop_clock
 from tests.ingest.service.stand_in import Service, jpeg
-from tests.paths import ROOT
 
 expect = pytest.importorskip("playwright.async_api", reason="no `playwright`").expect
 Visit = Callable[..., Awaitable[Page]]  # of a fragment; more is for the browser's context
@@ -566,22 +566,13 @@ async def test_what_another_deletes_goes(service: Service, visit: Visit) -> None
 
 def test_only_this_script_runs() -> None:
     assert {path.name for path in PAGE.glob("*.js")} == set(SCRIPTS)
-    text = "".join((PAGE / name).read_text() for name in ("page.html", *SCRIPTS))
+    parts = [PAGE / "page.html", *(PAGE / name for name in SCRIPTS)]
+    text = "".join(path.read_text() for path in [*parts, SHELL / "shell.html", SHELL / "shell.js"])
     assert "innerHTML" not in text
     assert set(re.findall(r"https?://[\w.]*", text)) <= {
         "https://example.org",  # shown where rows are pasted
         "http://www.w3.org",  # the name of SVG
     }
-    assert re.findall(r"\$\w+", (PAGE / "page.html").read_text()) == ["$style", "$script"]
-
-
-def test_both_pages_have_the_same_colours() -> None:
-    here, there = (
-        (folder / "page.css").read_text().partition("* {")[0]
-        for folder in (PAGE, ROOT / "predict" / "server")
-    )
-    colours = re.compile(r"--(?!for|against)[\w-]+: [^;]+;")
-    assert colours.findall(here) == colours.findall(there)
 
 
 def test_the_stand_in_keeps_to_the_contract(service: Service) -> None:

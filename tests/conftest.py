@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
@@ -44,3 +45,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if "browser" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.xdist_group("browser"))
             item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_finish(session: pytest.Session) -> Iterator[None]:
+    """Tell xdist of the groups, behind names: with pytest 9.2 it cannot itself (its issue 1386)."""
+    ids = {}
+    if getattr(session.config.option, "loadgroup", False) and hasattr(session, "_id"):
+        for item in session.items:
+            for group in item.iter_markers("xdist_group"):
+                ids[item] = item._id
+                item._id = type(item._id).parse(f"{item.nodeid}@{group.args[0]}")
+    yield
+    for item, own in ids.items():
+        item._id = own

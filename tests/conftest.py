@@ -53,7 +53,7 @@ def pytest_collection_finish(session: pytest.Session) -> Iterator[None]:
     ids = {}
     if getattr(session.config.option, "loadgroup", False) and hasattr(session, "_id"):
         for item in session.items:
-            for group in item.iter_markers("xdist_group"):
+            if group := item.get_closest_marker("xdist_group"):
                 ids[item] = item._id
                 item._id = type(item._id).parse(f"{item.nodeid}@{group.args[0]}")
     yield

@@ -19,8 +19,9 @@ from PIL import Image
 from capstan.predict.captions import Predictor
 from capstan.records import Failure
 from tests.predict.conftest import png
-from tests.predict.server.conftest import Client, metric
+from tests.predict.server.conftest import ONE_MODEL, Client, metric
 
+pytestmark = ONE_MODEL
 PREDICT, INFER = "/v1/models/capstan:predict", "/v2/models/capstan/infer"
 
 

@@ -1,5 +1,6 @@
 """What holds for all tests."""
 
+import logging
 import os
 import signal
 
@@ -29,6 +30,14 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", full))
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown() -> None:
+    """A command logs to the stderr that it finds, which here is closed soon after it."""
+    root = logging.getLogger()
+    for handler in [each for each in root.handlers if type(each) is logging.StreamHandler]:
+        root.removeHandler(handler)
+
+
 # What is slow to load is loaded by one process of `-n 2`, and begins first.
 GROUPS = {
     "train": ("tests/train/", "tests/deploy/jobset/test_training.py"),
@@ -39,7 +48,7 @@ GROUPS = {
 def group_of(item: pytest.Item) -> str:
     """Return which tests share a process with this one: by libraries, browser or file."""
     if "browser" in getattr(item, "fixturenames", ()):
-        return "browser"
+        return "networks"  # some pages caption
     file = item.nodeid.partition("::")[0]
     return next((name for name, places in GROUPS.items() if file.startswith(places)), file)
 
@@ -47,9 +56,7 @@ def group_of(item: pytest.Item) -> str:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give each test its group; all with a browser have the same event loop too."""
     for item in items:
-        group = group_of(item)
-        item.add_marker(pytest.mark.xdist_group(group))
-        if group == "browser":
+        item.add_marker(pytest.mark.xdist_group(group_of(item)))
+        if "browser" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
-    first = [*GROUPS, "browser"]
-    items.sort(key=lambda item: first.index(group) if (group := group_of(item)) in first else 9)
+    items.sort(key=lambda item: group_of(item) not in GROUPS)

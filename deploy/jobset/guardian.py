@@ -9,15 +9,16 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from capstan.deploy.jobset.jobset import Json
-from capstan.deploy.jobset.start import is_same
+if TYPE_CHECKING:
+    from capstan.deploy.jobset.jobset import Json
 
 GOODBYE = b"\ndone"
 
 
 @contextmanager
-def guarded(jobset: Json) -> Iterator[Callable[[], None]]:
+def guarded(jobset: "Json") -> Iterator[Callable[[], None]]:
     """Have a JobSet deleted should this process end in the block before it calls what it is given.
 
     One of the same name that another made with another spec is left alone.
@@ -48,6 +49,7 @@ def main() -> None:
     if goodbye:
         return
     from capstan.deploy.jobset.api import Api
+    from capstan.deploy.jobset.start import is_same
 
     api, jobset = Api(), json.loads(told)
     there = api.get(jobset["metadata"]["name"])

@@ -10,7 +10,7 @@ from unittest import mock
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
@@ -44,6 +44,7 @@ from capstan.shards import (
     tar_header,
     write_image_shard,
 )
+from tests.examples import examples
 
 CHUNK = "cc.tsv/0000000000000000"
 EXTRACTOR = Extractor("resnet50-avg", "random:1", "ab" * 32, 224, "caffe-center-crop")
@@ -63,7 +64,7 @@ results = st.one_of(
 )
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(st.lists(st.tuples(results, st.text(st.characters(codec="utf-8"))), max_size=8))
 def test_image_shard_round_trip(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[Image | Failure, str]]

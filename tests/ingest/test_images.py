@@ -5,7 +5,7 @@ from typing import Any
 
 import PIL.Image
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL.Image import Transpose
 
@@ -13,6 +13,7 @@ from capstan.errors import SettingError
 from capstan.ingest.config import Pictures
 from capstan.ingest.decode.images import ORIENTATION, check_decoders, prepare, resized, sniff
 from capstan.records import Failure, Image, Reason
+from tests.examples import examples
 from tests.ingest.conftest import encode, gradient
 
 SMALL = Pictures(image_size=32)
@@ -96,7 +97,7 @@ def test_sizes(width: int, height: int, side: int) -> None:
             )
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(
     width=st.integers(1, 120),
     height=st.integers(1, 120),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import grpc
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from capstan.chunks import cut
@@ -16,6 +16,7 @@ from capstan.pachyderm.connection import Target, parse
 from capstan.pachyderm.server import Change, Put
 from capstan.testing.pachd import Pachd
 from tests.deploy.pachyderm.conftest import Capstan
+from tests.examples import examples
 
 ROWS = b"".join(b"caption %d\thttp://a.test/%d.jpg\n" % (n, n) for n in range(25))
 
@@ -102,7 +103,7 @@ def test_what_changed_is_sent_and_what_is_left_over_removed(
     assert "3 chunks: 2 written, 1 unchanged, 2 stale removed" in capstan.err
 
 
-@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(st.binary(max_size=8).map(lambda line: b"a\t" + line), min_size=1, max_size=12),
     st.integers(1, 5),

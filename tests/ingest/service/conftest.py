@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.ingestd_service import Service as Running
 from capstan.ingest.config import Load, Patience
 from capstan.ingest.config import Web as WebSettings
 from capstan.ingest.service.config import Limits, ServiceSettings
@@ -14,8 +15,23 @@ from capstan.ingest.service.jobs import ENDED, Job
 from capstan.ingest.service.service import Service
 from capstan.testing.web import Fault, Web
 from tests.ingest.conftest import encode, gradient
+from tests.ingest.service.running import FLAGS
 
 PATIENCE = 40.0  # seconds
+
+
+@pytest.fixture(scope="session")
+def tsvs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The --tsv-root of `service`."""
+    return tmp_path_factory.mktemp("tsvs")
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory, tsvs: Path) -> Iterator[Running]:
+    """A real `capstan ingest serve` that asks nobody for a token."""
+    flags = (*FLAGS, "--tsv-root", str(tsvs), "--max-upload", str(64 << 20))
+    with Running(tmp_path_factory.mktemp("service") / "data", flags) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

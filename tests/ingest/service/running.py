@@ -1,8 +1,7 @@
-"""A real `capstan ingest serve` and a local web, shared by the tests that ask them."""
+"""Clients of a real `capstan ingest serve`, and a local web for its rows."""
 
 import io
 from collections.abc import AsyncIterator, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +11,7 @@ from PIL import Image
 from benchmarks.ingestd_service import Service, Submission, run_job
 from capstan.testing.web import Fault, Web
 
+ONE_SERVICE = pytest.mark.xdist_group("service")  # is started where the others' tests ask it too
 FLAGS = ("--processes", "1", "--in-flight", "16")
 Line = tuple[str, str]  # caption, address
 
@@ -28,20 +28,6 @@ def web() -> Iterator[Web]:
     """Where pictures are."""
     with Web({f"{number}.jpg": jpeg(number) for number in range(8)}) as served:
         yield served
-
-
-@pytest.fixture(scope="session")
-def tsvs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The service's --tsv-root."""
-    return tmp_path_factory.mktemp("tsvs")
-
-
-@pytest.fixture(scope="session")
-def service(tmp_path_factory: pytest.TempPathFactory, tsvs: Path) -> Iterator[Service]:
-    """A service that asks nobody for a token."""
-    flags = (*FLAGS, "--tsv-root", str(tsvs), "--max-upload", str(64 << 20))
-    with Service(tmp_path_factory.mktemp("service") / "data", flags) as running:
-        yield running
 
 
 @pytest.fixture

@@ -2,12 +2,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from capstan.ingest.service import intake
 from capstan.ingest.service.intake import Cuts, Intake
 from capstan.ingest.service.jobs import BadSubmissionError, FullError
+from tests.examples import examples
 
 
 def contents(cuts: Cuts) -> list[bytes]:
@@ -30,7 +31,7 @@ def pieces_are_small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@examples(60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     lines=st.lists(st.binary(max_size=30).map(lambda line: line.replace(b"\n", b"")), max_size=30),
     ends=st.booleans(),

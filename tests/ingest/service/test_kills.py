@@ -20,6 +20,7 @@ from benchmarks.clients import be_clients
 from benchmarks.ingestd_service import Service as Command
 from benchmarks.ingestd_service import Submission, follow, shards_of, submit
 from capstan.ingest.config import Load
+from capstan.ingest.service import crew
 from capstan.ingest.service.config import Delivery, ServiceSettings
 from capstan.ingest.service.jobs import State
 from capstan.ingest.service.service import open_service
@@ -43,8 +44,14 @@ def workers() -> list[psutil.Process]:
     return found
 
 
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers are started again without a wait, however young they died."""
+    monkeypatch.setattr(crew, "YOUNG", 0.0)
+
+
 async def test_a_worker_that_is_killed_is_replaced_and_its_rows_are_kept(
-    web: Web, settings: ServiceSettings
+    web: Web, settings: ServiceSettings, at_once: None
 ) -> None:
     tsv = rows_of(web, 150, Fault.SLOW)
     load = Load(processes=2, in_flight=IN_FLIGHT, aside=0)
@@ -61,7 +68,7 @@ async def test_a_worker_that_is_killed_is_replaced_and_its_rows_are_kept(
 
 
 async def test_a_chunk_that_kills_its_workers_fails_its_job_alone(
-    web: Web, settings: ServiceSettings
+    web: Web, settings: ServiceSettings, at_once: None
 ) -> None:
     async with open_service(settings) as service:
         poison = await conftest.submit(service, rows_of(web, 1, Fault.STALLED), name="bad.tsv")
@@ -183,14 +190,14 @@ async def test_an_absent_pachyderm_is_waited_for(
 
     pachd.refusal["ModifyFile"] = (grpc.StatusCode.UNAVAILABLE, "not now")
     async with open_service(delivering(settings, pachd, batch=1)) as service:
-        job = await conftest.submit(service, rows_of(web, 40), rows_per_chunk=1)
+        job = await conftest.submit(service, rows_of(web, 12), rows_per_chunk=1)
         waiting = await until(service, job.id, lambda job: "not now" in (job.why or ""))
         assert waiting.state is State.PAUSED
         assert waiting.delivered == 0
         pachd.refusal.clear()
         ended = await end_of(service, job.id)
-        assert (ended.state, ended.delivered) == (State.DONE, 40)
-        assert len(delivered(pachd)) == 120
+        assert (ended.state, ended.delivered) == (State.DONE, 12)
+        assert len(delivered(pachd)) == 36
 
 
 def test_a_kill_between_the_commit_and_its_note_sends_nothing_twice(

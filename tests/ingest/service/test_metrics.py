@@ -7,10 +7,11 @@ from aiohttp import ClientSession
 from prometheus_client.parser import text_string_to_metric_families
 
 from capstan.testing.web import Web
-from tests.ingest.service.running import done, lines, service, session, tsvs, web
+from tests.ingest.service.running import ONE_SERVICE, done, lines, session, web
 from tests.paths import ROOT
 
-__all__ = ["service", "session", "tsvs", "web"]  # fixtures
+__all__ = ["session", "web"]  # fixtures
+pytestmark = ONE_SERVICE
 
 DASHBOARD = ROOT / "deploy" / "grafana" / "ingest.json"
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from capstan.errors import SettingError
+from capstan.ingest.config import Load
 from capstan.ingest.service.config import Limits, ServiceSettings
 from capstan.ingest.service.jobs import (
     BadSubmissionError,
@@ -113,7 +114,8 @@ async def test_failed_rows_are_tried_again(web: Web, settings: ServiceSettings) 
 
 
 async def test_unfinished_jobs_go_on_at_the_next_start(web: Web, settings: ServiceSettings) -> None:
-    tsv = rows_of(web, 900, Fault.SLOW)
+    tsv = rows_of(web, 300, Fault.SLOW)
+    settings = replace(settings, load=Load(processes=1, in_flight=16, aside=0))
     async with open_service(settings) as service:
         job = await submit(service, tsv, rows_per_chunk=30)
         paused = await submit(service, rows_of(web, 1, first=500), name="b.tsv")
@@ -122,10 +124,10 @@ async def test_unfinished_jobs_go_on_at_the_next_start(web: Web, settings: Servi
         with pytest.raises(SettingError, match="another service"):
             async with open_service(settings):
                 pass
-    assert len(web.log) < 900
+    assert len(web.log) < 300
     async with open_service(settings) as service:
         job = await end_of(service, job.id)
-        assert (job.state, job.done, job.images) == (State.DONE, 900, 900)
+        assert (job.state, job.done, job.images) == (State.DONE, 300, 300)
         assert set(web.paths().values()) == {1}
         assert urls_of(service, job.id) == asked(tsv)
         assert service.job(paused.id).state is State.PAUSED

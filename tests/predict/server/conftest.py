@@ -19,6 +19,7 @@ from capstan.predict.server.config import Limits
 from capstan.predict.server.service import Model, Service
 from capstan.records import Failure
 from capstan.train.captioner import Caption
+from tests.networks import loaded
 from tests.predict.conftest import model
 
 __all__ = ["model"]  # fixtures
@@ -85,9 +86,10 @@ async def start() -> AsyncIterator[Start]:
 @pytest.fixture(scope="session")
 def predictor(model: Path) -> Predictor:
     """The real model, searched so that even this one finds words."""
-    return Predictor(
-        Settings(model, top=2, search={"beam": 6, "length_penalty": 20.0, "no_repeat": 2})
-    )
+    search = {"beam": 6, "length_penalty": 20.0, "no_repeat": 2}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("capstan.featurize.extractor.ResNetExtractor", loaded)
+        return Predictor(Settings(model, top=2, search=search))
 
 
 @pytest.fixture

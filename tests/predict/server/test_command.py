@@ -12,19 +12,16 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from capstan.cli import main
 from tests.predict.conftest import png
-from tests.predict.server.conftest import metric
-
-
-async def begin(*words: object) -> Process:
-    command = ["-m", "capstan.cli", "serve", *map(str, words)]
-    return await asyncio.create_subprocess_exec(sys.executable, *command, stderr=PIPE)
+from tests.predict.server.conftest import ONE_MODEL, metric
 
 
 @asynccontextmanager
 async def serving(model: Path) -> AsyncIterator[tuple[Process, str]]:
     """A server and its address; it is killed if the block did not end it."""
-    process = await begin("--model", model, "--port", 0)
+    words = ("-m", "capstan.cli", "serve", "--model", str(model), "--port", "0")
+    process = await asyncio.create_subprocess_exec(sys.executable, *words, stderr=PIPE)
     assert process.stderr is not None
     try:
         said = b""
@@ -38,6 +35,7 @@ async def serving(model: Path) -> AsyncIterator[tuple[Process, str]]:
             await process.wait()
 
 
+@ONE_MODEL
 async def test_sigterm_answers_what_is_in_hand(model: Path) -> None:
     picture, half = png(0), asyncio.Event()
 
@@ -81,20 +79,21 @@ async def test_sigterm_answers_what_is_in_hand(model: Path) -> None:
         (("--beam", 0), "--beam 0: give at least 1"),
     ],
 )
-async def test_bad_settings_are_one_line(
-    tmp_path: Path, words: tuple[object, ...], message: str
+def test_bad_settings_are_one_line(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    words: tuple[object, ...],
+    message: str,
 ) -> None:
-    process = await begin("--model", tmp_path / "absent", *words)
-    _, said = await process.communicate()
-    assert process.returncode == 2
-    assert message in said.decode()
-    assert said.count(b"\n") == 1
+    assert main(["serve", "--model", str(tmp_path / "absent"), *map(str, words)]) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
 
 
-async def test_a_port_that_is_taken(tmp_path: Path) -> None:
+def test_a_port_that_is_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        process = await begin("--model", tmp_path, "--port", port)
-        _, said = await process.communicate()
-    assert process.returncode == 2
-    assert f"127.0.0.1:{port}: cannot serve there (Address already in use)" in said.decode()
+        assert main(["serve", "--model", str(tmp_path), "--port", str(port)]) == 2
+    said = capsys.readouterr().err
+    assert f"127.0.0.1:{port}: cannot serve there (Address already in use)" in said

@@ -19,7 +19,15 @@ from capstan.predict.server.explain import GRID
 from capstan.records import Failure
 from tests.chromium import Go, Page, stop_clock
 from tests.predict.conftest import png
-from tests.predict.server.conftest import SAID, Client, Held, Start, begun, metric, starting
+from tests.predict.server.conftest import (
+    SAID,
+    Client,
+    Held,
+    Start,
+    begun,
+    metric,
+    starting,
+)
 
 expect = pytest.importorskip("playwright.async_api", reason="no `playwright`").expect
 Visit = Callable[..., Awaitable[Page]]  # of a client's server; more is for the browser's context

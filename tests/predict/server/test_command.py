@@ -14,7 +14,7 @@ import pytest
 
 from capstan.cli import main
 from tests.predict.conftest import png
-from tests.predict.server.conftest import ONE_MODEL, metric
+from tests.predict.server.conftest import metric
 
 
 @asynccontextmanager
@@ -35,7 +35,6 @@ async def serving(model: Path) -> AsyncIterator[tuple[Process, str]]:
             await process.wait()
 
 
-@ONE_MODEL
 async def test_sigterm_answers_what_is_in_hand(model: Path) -> None:
     picture, half = png(0), asyncio.Event()
 

@@ -40,8 +40,9 @@ def pytest_runtest_teardown() -> None:
 
 # What is slow to load is loaded by one process of `-n 2`, and begins first.
 GROUPS = {
-    "train": ("tests/train/", "tests/deploy/jobset/test_training.py"),
+    "train": ("tests/train/", "tests/deploy/jobset/test_training.py", "tests/report/lineage/"),
     "networks": ("tests/featurize/", "tests/ingest/fused/", "tests/predict/", "tests/demo/"),
+    "service": tuple(f"tests/ingest/service/test_{name}.py" for name in ("api", "fuzz", "metrics")),
 }
 
 
@@ -53,6 +54,7 @@ def group_of(item: pytest.Item) -> str:
     return next((name for name, places in GROUPS.items() if file.startswith(places)), file)
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give each test its group; all with a browser have the same event loop too."""
     for item in items:

@@ -11,7 +11,6 @@ from PIL import Image
 from benchmarks.ingestd_service import Service, Submission, run_job
 from capstan.testing.web import Fault, Web
 
-ONE_SERVICE = pytest.mark.xdist_group("service")  # is started where the others' tests ask it too
 FLAGS = ("--processes", "1", "--in-flight", "16")
 Line = tuple[str, str]  # caption, address
 

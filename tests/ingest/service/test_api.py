@@ -15,10 +15,9 @@ from yarl import URL
 
 from benchmarks.ingestd_service import Service, events, follow
 from capstan.testing.web import Web
-from tests.ingest.service.running import ONE_SERVICE, done, lines, session, tsv, web
+from tests.ingest.service.running import done, lines, session, tsv, web
 
 __all__ = ["session", "web"]  # fixtures
-pytestmark = ONE_SERVICE
 
 TSV = {"Content-Type": "text/tab-separated-values"}
 JSON = {"Content-Type": "application/json"}

@@ -15,10 +15,9 @@ from benchmarks.clients import be_clients
 from benchmarks.ingestd_service import Service
 from capstan.ingest.service.contract import DOCUMENT
 from capstan.testing.web import Web
-from tests.ingest.service.running import FLAGS, ONE_SERVICE, done, lines, web
+from tests.ingest.service.running import FLAGS, done, lines, web
 
 __all__ = ["web"]  # fixtures
-pytestmark = ONE_SERVICE
 
 TOKEN = "open sesame"
 HEADERS = {"Authorization": f"Bearer {TOKEN}"}

@@ -7,11 +7,10 @@ from aiohttp import ClientSession
 from prometheus_client.parser import text_string_to_metric_families
 
 from capstan.testing.web import Web
-from tests.ingest.service.running import ONE_SERVICE, done, lines, session, web
+from tests.ingest.service.running import done, lines, session, web
 from tests.paths import ROOT
 
 __all__ = ["session", "web"]  # fixtures
-pytestmark = ONE_SERVICE
 
 DASHBOARD = ROOT / "deploy" / "grafana" / "ingest.json"
 

@@ -31,7 +31,6 @@ EXTRACTOR = Extractor("resnet50-avg", "random:1", "1" * 64, 32, "caffe-center-cr
 CHUNKS = ("cc.tsv/0000000000000000", "cc.tsv/0000000000000001")
 NOT_FOUND, EMPTY, CORRUPT, GOOD = 1, 2, 3, 4  # rows of a chunk, and what becomes of them
 
-ONE_RUN = pytest.mark.xdist_group("lineage")  # is made once
 Trace = Callable[..., int]
 
 

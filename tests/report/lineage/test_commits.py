@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.report.lineage.conftest import CHUNKS, EMPTY, GOOD, ONE_RUN, Trace
+from tests.report.lineage.conftest import CHUNKS, EMPTY, GOOD, Trace
 from tests.report.lineage.pachd import ID, MADE_OF, Pachd
 from tests.report.lineage.test_trace import KEY, states
 
-pytestmark = ONE_RUN
 SERVER = os.environ.get("CAPSTAN_PACHD")
 
 

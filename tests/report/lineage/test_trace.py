@@ -26,7 +26,6 @@ from tests.report.lineage.conftest import (
     EXTRACTOR,
     GOOD,
     NOT_FOUND,
-    ONE_RUN,
     Trace,
     consolidate,
     lines,
@@ -34,7 +33,6 @@ from tests.report.lineage.conftest import (
     outcomes,
 )
 
-pytestmark = ONE_RUN
 KEY = row_key(CHUNKS[0], GOOD)
 PREDICTION = "predict/new/one.png.json"
 

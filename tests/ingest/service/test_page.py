@@ -116,7 +116,7 @@ async def test_a_job_from_its_tsv_to_its_failures(service: Service, visit: Visit
 
     captions = page.locator(".outcomes .caption")
     await expect(captions).to_have_count(15)
-    await page.get_by_role("button", name="Next").click()
+    await page.locator("#failures").get_by_role("button", name="Next").click()
     await expect(captions).to_have_text([f"caption {number}" for number in range(15, 20)])
     await says(page, "#failures", "Page 2")
     await page.get_by_role("button", name="timeout").click()
@@ -511,7 +511,7 @@ async def test_a_page_of_failures_that_does_not_come(service: Service, visit: Vi
     await says(page, "#failures", "Not to be had: the shard cannot be read")
     await page.locator("#failures").get_by_role("button", name="Try again").click()
     await expect(page.locator(".outcomes li")).to_have_count(15)
-    await page.get_by_role("button", name="Next").focus()
+    await page.locator("#failures").get_by_role("button", name="Next").focus()
     await page.keyboard.press("Enter")
     await says(page, "#failures", "Page 2")
     assert await page.evaluate("document.activeElement.textContent") == "← Back"

@@ -70,8 +70,8 @@ async def go(browser: Any) -> AsyncIterator[Go]:
     hosts = {
         url.split("/")[2].split(":")[0] for url in seen if not url.startswith(("blob:", "data:"))
     }
-    assert hosts in ({"127.0.0.1"}, {""})  # one of them is the page's own; of a file it is none
-    assert said == []
+    assert hosts in ({"127.0.0.1"}, {""}), hosts  # of a file it is none
+    assert said == [], said
 
 
 async def stop_clock(page: Page) -> None:

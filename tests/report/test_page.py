@@ -146,9 +146,9 @@ def test_only_web_addresses_become_links(url: str, linked: bool) -> None:
 
 def test_a_large_run_is_drawn_fast_and_small(make_run: MakeRun) -> None:
     run = make_run(Plan(rows=1500, chunks=3))
-    begin = time.perf_counter()
+    begin = time.process_time()
     draw(run)
-    assert time.perf_counter() - begin < 3
+    assert time.process_time() - begin < 3
     assert (run / "report.html").stat().st_size < 3_000_000
 
 

@@ -64,7 +64,7 @@ def main() -> None:
     import_tensorflow()
     pictures = from_folder(arguments.images) if arguments.images else made_up()
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(Path(folder), arguments.weights)
+        bench = FeaturizeBench(Path(folder), arguments.weights)
         write_shards(bench.images, pictures, SHARDS, SIZE)
         python = arguments.peer_python or (peer_python() if arguments.peer else None)
         with Peers(python, bench.images) as peers:
@@ -79,7 +79,7 @@ def main() -> None:
 
 
 @dataclass
-class Bench:
+class FeaturizeBench:
     """Shards below `folder / images`, and what goes through them."""
 
     folder: Path
@@ -146,7 +146,7 @@ class Bench:
         return run
 
 
-def keras_loop(bench: Bench, batch: int) -> Round:
+def keras_loop(bench: FeaturizeBench, batch: int) -> Round:
     """As a user would write it: Pillow, Keras' preprocessing, `predict`."""
     import keras
 
@@ -229,7 +229,7 @@ def peer_python() -> str:
 # More than speed
 
 
-def print_likeness(bench: Bench) -> None:
+def print_likeness(bench: FeaturizeBench) -> None:
     """How near each arithmetic comes to float32."""
     pixels = bench.pixels()
     exact = load_extractor(replace(bench.config("tensorflow"), precision="float32"))
@@ -244,7 +244,7 @@ def print_likeness(bench: Bench) -> None:
         )
 
 
-def print_memory(bench: Bench, pictures: Iterator[bytes]) -> None:
+def print_memory(bench: FeaturizeBench, pictures: Iterator[bytes]) -> None:
     """Resident memory of this process while it goes through many shards."""
     folder = bench.folder / "many"
     write_shards(folder, pictures, MEMORY_SHARDS, MEMORY_SIZE)

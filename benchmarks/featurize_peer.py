@@ -25,7 +25,7 @@ from torchvision import transforms
 BATCH = 32
 
 
-class Pictures(torch.utils.data.IterableDataset[torch.Tensor]):  # type: ignore[misc]
+class PeerPictures(torch.utils.data.IterableDataset[torch.Tensor]):  # type: ignore[misc]
     """The JPEGs of tars, cropped and normalised; each loader takes every nth tar."""
 
     def __init__(self, tars: list[Path]) -> None:
@@ -54,7 +54,7 @@ def main() -> None:
     tars = sorted(Path(sys.argv[1]).rglob("*.tar"))
     network = compiled()
     loader = torch.utils.data.DataLoader(
-        Pictures(tars), BATCH, num_workers=int(sys.argv[2]), persistent_workers=True
+        PeerPictures(tars), BATCH, num_workers=int(sys.argv[2]), persistent_workers=True
     )
     with tempfile.TemporaryDirectory() as folder:
         for _ in sys.stdin:

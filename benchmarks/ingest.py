@@ -43,8 +43,8 @@ from benchmarks.ingest_tools import (
     Capstan,
     Finished,
     Img2dataset,
-    Task,
     Tool,
+    ToolTask,
     peer_python,
     write_rows,
 )
@@ -141,9 +141,9 @@ def over_nginx(part: Part, folder: Path, arguments: argparse.Namespace) -> None:
         urls = photo_urls(nginx, count)
         trust = {"SSL_CERT_FILE": str(nginx.authority)} if part.behaviour.tls else {}
 
-        def task(name: str, rows: int) -> Task:
+        def task(name: str, rows: int) -> ToolTask:
             shard = min(SHARD, -(-rows // 2))
-            return Task(write_rows(folder / name, urls[:rows], shard), part.resize, trust)
+            return ToolTask(write_rows(folder / name, urls[:rows], shard), part.resize, trust)
 
         tools: list[Tool] = [Capstan(flags=arguments.capstan)]
         if not arguments.no_peer:
@@ -171,7 +171,7 @@ def print_disk(folder: Path, run: Finished) -> None:
 
 
 def choose_peer(
-    scratch: Scratch, trial: Task, threads: tuple[int, ...], arguments: argparse.Namespace
+    scratch: Scratch, trial: ToolTask, threads: tuple[int, ...], arguments: argparse.Namespace
 ) -> Img2dataset:
     """The peer as fast as it can be made, or as asked for."""
     peer = Img2dataset(peer_python(arguments.peer_python), 2, arguments.threads or threads[0])

@@ -6,10 +6,10 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.ingest_rounds import Scratch, check_whole
-from benchmarks.ingest_tools import Capstan, Finished, Task, write_rows
+from benchmarks.ingest_tools import Capstan, Finished, ToolTask, write_rows
 from capstan.testing.photolike import SMALLEST
 from capstan.testing.simulated_web import SimulatedWeb
-from capstan.testing.virtual_hosts import Host
+from capstan.testing.virtual_hosts import VirtualHost
 
 STEPS = (10_000, 100_000, 1_000_000)  # rows
 SHARD = 2_000  # rows, so that no run is short of shards
@@ -19,7 +19,7 @@ MIB = 1 << 20
 
 
 @dataclass(frozen=True)
-class Size:
+class MemoryPeak:
     """What a run's processes held together."""
 
     rows: int
@@ -36,20 +36,20 @@ def memory(folder: Path, arguments: argparse.Namespace) -> None:
     most = arguments.rows or STEPS[-1]
     capstan = Capstan(arguments.per_host, arguments.capstan)
     scratch = Scratch(folder)
-    hosts = [Host(f"host-{number}") for number in range(HOSTS)]
+    hosts = [VirtualHost(f"host-{number}") for number in range(HOSTS)]
     sizes = []
     with SimulatedWeb(hosts) as web:
         for count in [step for step in STEPS if step < most] + [most]:
             urls = [
                 web.url(f"host-{row % HOSTS}", f"{SMALLEST}.jpg", row=row) for row in range(count)
             ]
-            task = Task(write_rows(folder / f"rows-{count}", urls, SHARD), limit=LIMIT)
-            sizes.append(Size(count, scratch.run(capstan, task)))
+            task = ToolTask(write_rows(folder / f"rows-{count}", urls, SHARD), limit=LIMIT)
+            sizes.append(MemoryPeak(count, scratch.run(capstan, task)))
             check_whole({str(capstan): [sizes[-1].run]}, count)
     print_sizes(sizes)
 
 
-def print_sizes(sizes: list[Size]) -> None:
+def print_sizes(sizes: list[MemoryPeak]) -> None:
     """Print a table, in Markdown; ratios to the shortest run."""
     print("\n| rows | peak memory | ratio | median memory | ratio | images/s |")
     print("|---|---|---|---|---|---|")

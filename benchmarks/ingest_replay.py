@@ -13,8 +13,8 @@ from benchmarks.ingest_tools import (
     Capstan,
     Finished,
     Img2dataset,
-    Task,
     Tool,
+    ToolTask,
     peer_python,
     write_rows,
 )
@@ -23,7 +23,7 @@ from capstan.errors import SettingError
 from capstan.testing.photolike import Sizes
 from capstan.testing.politeness import treatments, violations
 from capstan.testing.simulated_web import SimulatedWeb
-from capstan.testing.virtual_hosts import Host, RateLimit
+from capstan.testing.virtual_hosts import RateLimit, VirtualHost
 
 TIMEOUT = 10  # seconds for an attempt, the peer's default
 # The peer's processes and threads of each to choose from; the last few where memory counts.
@@ -45,7 +45,7 @@ class Setting:
     healthy_only: bool = False
     limited: bool = False  # every host has a rate limit
 
-    def hosts(self) -> list[Host]:
+    def hosts(self) -> list[VirtualHost]:
         """Every host as it behaves."""
         hosts = self.report.hosts(self.time_scale, self.harsh)
         if not self.limited:
@@ -55,7 +55,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Seen:
+class ReplayOutcome:
     """A run, and what the web's own log tells of it."""
 
     finished: Finished
@@ -70,7 +70,7 @@ class Seen:
         return MOST * self.healthy / self.healthy_seconds if self.healthy else 0.0
 
 
-class Stage:
+class ReplayStage:
     """Runs tools, each on a fresh web and in a folder of its own."""
 
     def __init__(self, folder: Path) -> None:
@@ -80,7 +80,7 @@ class Stage:
     def __repr__(self) -> str:
         return f"<Stage {self._folder}, {self._runs} runs>"
 
-    def run(self, tool: Tool, setting: Setting) -> Seen:
+    def run(self, tool: Tool, setting: Setting) -> ReplayOutcome:
         """Run a tool once."""
         self._runs += 1
         folder = self._folder / f"web-{self._runs}"
@@ -90,19 +90,21 @@ class Stage:
             urls = setting.report.urls(web, setting.count, setting.healthy_only)
             rows = write_rows(folder, urls, min(10_000, -(-len(urls) // 2)))
             limit = HARSH_LIMIT if setting.harsh else 1_800.0
-            finished = self._scratch.run(tool, Task(rows, timeout=TIMEOUT, limit=limit))
+            finished = self._scratch.run(tool, ToolTask(rows, timeout=TIMEOUT, limit=limit))
         return see(finished, log, setting.report)
 
-    def alternate(self, tools: list[Tool], setting: Setting, rounds: int) -> dict[str, list[Seen]]:
+    def alternate(
+        self, tools: list[Tool], setting: Setting, rounds: int
+    ) -> dict[str, list[ReplayOutcome]]:
         """Every tool once in each round, in turn."""
-        seen: dict[str, list[Seen]] = {str(tool): [] for tool in tools}
+        seen: dict[str, list[ReplayOutcome]] = {str(tool): [] for tool in tools}
         for _ in range(rounds):
             for tool in tools:
                 seen[str(tool)].append(self.run(tool, setting))
         return seen
 
 
-def see(finished: Finished, log: Path, report: Report) -> Seen:
+def see(finished: Finished, log: Path, report: Report) -> ReplayOutcome:
     """Read the web's log."""
     table = pq.read_table(log)
     column = {name: table[name].to_numpy() for name in table.column_names}
@@ -111,7 +113,7 @@ def see(finished: Finished, log: Path, report: Report) -> Seen:
     pictures = len(np.unique(column["path"][good]))  # each row has a path of its own
     ended = np.sort(column["ended"][good]) if pictures else np.zeros(1)
     seconds = ended[int(MOST * (len(ended) - 1))] - column["began"].min(initial=np.inf)
-    return Seen(finished, pictures, seconds, finished.end - ended[-1], log)
+    return ReplayOutcome(finished, pictures, seconds, finished.end - ended[-1], log)
 
 
 # The parts
@@ -132,7 +134,7 @@ def harsh(folder: Path, arguments: argparse.Namespace) -> None:
     without = replace(setting, harsh=False, healthy_only=True)
     without = replace(without, count=round(setting.count * (1 - share)))  # the same healthy rows
     capstan = Capstan(arguments.per_host, arguments.capstan)
-    stage, rates = Stage(folder / "without"), dict[str, list[float]]()
+    stage, rates = ReplayStage(folder / "without"), dict[str, list[float]]()
     for _ in range(arguments.rounds):
         for name, each in (("with", setting), ("without", without)):
             rates.setdefault(name, []).append(stage.run(capstan, each).healthy_rate)
@@ -147,7 +149,7 @@ def polite(folder: Path, arguments: argparse.Namespace) -> None:
     """Every host has a rate limit; was any of them asked more than it allowed?"""
     report, count, time_scale = _asked(arguments)
     setting = Setting(report, count, time_scale, limited=True)
-    seen = Stage(folder).run(Capstan(POLITE, arguments.capstan), setting)
+    seen = ReplayStage(folder).run(Capstan(POLITE, arguments.capstan), setting)
     hosts = list(treatments(seen.log))
     found = violations(seen.log, POLITE)
     early = {grace: sum(each.too_early for each in treatments(seen.log, grace)) for grace in GRACES}
@@ -163,7 +165,7 @@ def polite(folder: Path, arguments: argparse.Namespace) -> None:
 
 def compare(folder: Path, arguments: argparse.Namespace, setting: Setting) -> None:
     """Capstan, the peer at its best and the peer in no more memory than capstan."""
-    stage = Stage(folder)
+    stage = ReplayStage(folder)
     capstan = Capstan(arguments.per_host, arguments.capstan)
     tools: list[Tool] = [capstan]
     if not arguments.no_peer:
@@ -182,7 +184,7 @@ def compare(folder: Path, arguments: argparse.Namespace, setting: Setting) -> No
 
 
 def choose_peers(
-    stage: Stage, capstan: Capstan, setting: Setting, arguments: argparse.Namespace
+    stage: ReplayStage, capstan: Capstan, setting: Setting, arguments: argparse.Namespace
 ) -> list[Tool]:
     """The peer at its best, and at its best in capstan's memory, or else in its least."""
     python = peer_python(arguments.peer_python)

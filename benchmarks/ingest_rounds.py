@@ -11,7 +11,7 @@ from itertools import count
 from pathlib import Path
 from typing import Self
 
-from benchmarks.ingest_tools import Finished, Img2dataset, Task, Tool
+from benchmarks.ingest_tools import Finished, Img2dataset, Tool, ToolTask
 from capstan.errors import CapstanError
 
 BLOCK = os.urandom(1 << 20)
@@ -25,7 +25,7 @@ class Scratch:
     rounds: int = 3
     _numbers: "count[int]" = field(default_factory=count)
 
-    def run(self, tool: Tool, task: Task) -> Finished:
+    def run(self, tool: Tool, task: ToolTask) -> Finished:
         """Run once and remove what was written, with the disk at rest before."""
         output = self.folder / f"run-{next(self._numbers)}"
         os.sync()
@@ -34,7 +34,7 @@ class Scratch:
         print(f"  {tool}: {finished.images:,} images in {finished.ran.seconds:.1f} s", flush=True)
         return finished
 
-    def alternate(self, tools: Sequence[Tool], task: Task) -> dict[str, list[Finished]]:
+    def alternate(self, tools: Sequence[Tool], task: ToolTask) -> dict[str, list[Finished]]:
         """Every tool once in each round, in turn."""
         results: dict[str, list[Finished]] = {str(tool): [] for tool in tools}
         for _ in range(self.rounds):
@@ -42,7 +42,7 @@ class Scratch:
                 results[str(tool)].append(self.run(tool, task))
         return results
 
-    def best(self, peer: Img2dataset, threads: Iterable[int], task: Task) -> Img2dataset:
+    def best(self, peer: Img2dataset, threads: Iterable[int], task: ToolTask) -> Img2dataset:
         """The peer with the number of threads that is fastest at a task."""
         rates = {each: self.run(peer.with_threads(each), task).rate for each in threads}
         found = max(rates, key=lambda each: rates[each])

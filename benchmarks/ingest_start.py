@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.ingest_memory import SHARD, STEPS
-from benchmarks.ingest_tools import Capstan, Task, write_rows
+from benchmarks.ingest_tools import Capstan, ToolTask, write_rows
 from benchmarks.processes import kill_tree
 from capstan.testing.ports import free_port
 
@@ -23,7 +23,7 @@ def start(folder: Path, arguments: argparse.Namespace) -> None:
     port = free_port()
     for count in STEPS:
         urls = [f"http://127.0.0.1:{port}/{row}.jpg" for row in range(count)]
-        task = Task(write_rows(folder / f"start-{count}", urls, SHARD))
+        task = ToolTask(write_rows(folder / f"start-{count}", urls, SHARD))
         seconds = [seconds_to_first_request(port, capstan, task) for _ in range(arguments.rounds)]
         print(
             f"| {count:,} | {count // SHARD:,} | {median(seconds):.2f} s "
@@ -32,7 +32,7 @@ def start(folder: Path, arguments: argparse.Namespace) -> None:
         )
 
 
-def seconds_to_first_request(port: int, capstan: Capstan, task: Task) -> float:
+def seconds_to_first_request(port: int, capstan: Capstan, task: ToolTask) -> float:
     """From the start of a command to its first connection to a port of loopback."""
     with (
         tempfile.TemporaryDirectory() as output,

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.processes import Ran, run
+from benchmarks.processes import ProcessRun, run
 from capstan.errors import CapstanError, SettingError
 from capstan.shards import STATS_SUFFIX
 
@@ -33,7 +33,7 @@ PEER_PACKAGES = (
 
 
 @dataclass(frozen=True)
-class Rows:
+class TaskRows:
     """The same rows as each tool reads them."""
 
     count: int
@@ -43,10 +43,10 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Task:
+class ToolTask:
     """What both tools are to do."""
 
-    rows: Rows
+    rows: TaskRows
     resize: bool = False
     environment: Mapping[str, str] | None = None
     timeout: int = 30  # seconds for an attempt
@@ -57,7 +57,7 @@ class Task:
 class Finished:
     """How a run ended."""
 
-    ran: Ran
+    ran: ProcessRun
     images: int
     failures: Counter[str]
     bytes: int  # of all files written
@@ -79,13 +79,13 @@ class Capstan:
     def __str__(self) -> str:
         return " ".join(["capstan", *self.flags])
 
-    def run(self, task: Task, output: Path) -> Finished:
+    def run(self, task: ToolTask, output: Path) -> Finished:
         """Do the task into a fresh folder."""
         log = output.with_suffix(".log")
         ran = run(self.words(task, output), _environment(task), log, task.limit)
         return capstan_finished(ran, output)
 
-    def words(self, task: Task, output: Path) -> list[str]:
+    def words(self, task: ToolTask, output: Path) -> list[str]:
         """The command that does the task."""
         words = [sys.executable, "-m", "capstan.cli", "ingest", "--allow-private"]
         words += ["--input", str(task.rows.chunks), "--output", str(output)]
@@ -114,7 +114,7 @@ class Img2dataset:
     def __str__(self) -> str:
         return f"{self.name}, {self.processes} processes x {self.threads} threads"
 
-    def run(self, task: Task, output: Path) -> Finished:
+    def run(self, task: ToolTask, output: Path) -> Finished:
         """Do the task into a fresh folder."""
         flags: dict[str, Any] = {
             "url_list": task.rows.table,
@@ -146,16 +146,16 @@ class Img2dataset:
 class Tool(Protocol):
     """What does a task; its text names it."""
 
-    def run(self, task: Task, output: Path) -> Finished:
+    def run(self, task: ToolTask, output: Path) -> Finished:
         """Do the task into a fresh folder."""
 
 
-def capstan_finished(ran: Ran, output: Path) -> Finished:
+def capstan_finished(ran: ProcessRun, output: Path) -> Finished:
     """What the shards anywhere below a folder hold."""
     return _finished(ran, output, f"**/*{STATS_SUFFIX}", _capstan_counts)
 
 
-def _environment(task: Task) -> dict[str, str]:
+def _environment(task: ToolTask) -> dict[str, str]:
     return {**os.environ, "NO_ALBUMENTATIONS_UPDATE": "1", **(task.environment or {})}
 
 
@@ -168,7 +168,7 @@ def _peer_counts(stats: dict[str, Any]) -> tuple[int, Counter[str]]:
     return stats["successes"], said - Counter({"success": stats["successes"]})
 
 
-def _finished(ran: Ran, output: Path, pattern: str, counts: Any) -> Finished:
+def _finished(ran: ProcessRun, output: Path, pattern: str, counts: Any) -> Finished:
     ended = time.time()
     images, failures = 0, Counter[str]()
     for path in output.glob(pattern):
@@ -182,7 +182,7 @@ def _finished(ran: Ran, output: Path, pattern: str, counts: Any) -> Finished:
 # What they need
 
 
-def write_rows(folder: Path, urls: Sequence[str], shard: int) -> Rows:
+def write_rows(folder: Path, urls: Sequence[str], shard: int) -> TaskRows:
     """Write the rows for both tools."""
     chunks = folder / "chunks" / "web.tsv"
     chunks.mkdir(parents=True)
@@ -193,7 +193,7 @@ def write_rows(folder: Path, urls: Sequence[str], shard: int) -> Rows:
         (chunks / f"{number:016x}").write_text(text)
     table = folder / "rows.parquet"
     pq.write_table(pa.table({"caption": captions, "url": list(urls)}), table)
-    return Rows(len(urls), chunks.parent, table, shard)
+    return TaskRows(len(urls), chunks.parent, table, shard)
 
 
 def peer_python(base: str) -> str:

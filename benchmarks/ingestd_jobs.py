@@ -18,8 +18,8 @@ from benchmarks.clients import Answers, be_clients
 from benchmarks.ingestd_service import (
     UNFINISHED,
     Job,
-    Service,
-    Submission,
+    SentJob,
+    ServiceProcess,
     fetch,
     follow,
     run_job,
@@ -29,7 +29,7 @@ from benchmarks.ingestd_service import (
 from capstan.errors import CapstanError
 from capstan.testing.photolike import SMALLEST
 from capstan.testing.simulated_web import SimulatedWeb
-from capstan.testing.virtual_hosts import Host
+from capstan.testing.virtual_hosts import VirtualHost
 
 CLIENTS, SMALL = 50, 20  # the latter: rows of a small job
 LARGE = 200_000  # rows of the large one
@@ -46,7 +46,7 @@ COLUMNS = (
 )
 
 
-Submitted = list[tuple[Job, Submission]]
+Submitted = list[tuple[Job, SentJob]]
 
 
 @dataclass(frozen=True)
@@ -57,17 +57,17 @@ class Burst:
     finished: float  # seconds from the first submission to the end of the last job
 
 
-class Rows:
+class JobRows:
     """Rows for jobs, each with an address of its own."""
 
     def __init__(self, web: SimulatedWeb) -> None:
         self._web, self._numbers = web, count()
 
-    def submission(self, name: str, rows: int) -> Submission:
+    def submission(self, name: str, rows: int) -> SentJob:
         """A job of so many rows."""
         numbers = [next(self._numbers) for _ in range(rows)]
         lines = [f"row {number}\t{self._url(number)}\n" for number in numbers]
-        return Submission(name, "".join(lines).encode(), CHUNK)
+        return SentJob(name, "".join(lines).encode(), CHUNK)
 
     def _url(self, number: int) -> str:
         return self._web.url(f"host-{number % HOSTS}", f"{SMALLEST}.jpg", row=number)
@@ -77,10 +77,10 @@ def jobs(folder: Path, arguments: argparse.Namespace) -> None:
     """Small jobs alone, then while a large one runs."""
     small, large = arguments.jobs, arguments.rows or LARGE
     with (
-        SimulatedWeb([Host(f"host-{number}") for number in range(HOSTS)]) as web,
-        Service(folder / "data", arguments.service) as service,
+        SimulatedWeb([VirtualHost(f"host-{number}") for number in range(HOSTS)]) as web,
+        ServiceProcess(folder / "data", arguments.service) as service,
     ):
-        rows = Rows(web)
+        rows = JobRows(web)
 
         async def work(session: ClientSession) -> None:
             print_line("alone", await burst(session, rows, small), await one_by_one(session, rows))
@@ -115,7 +115,7 @@ def print_line(name: str, seen: Burst, seconds: list[float]) -> None:
     print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 
-async def burst(session: ClientSession, rows: Rows, number: int) -> Burst:
+async def burst(session: ClientSession, rows: JobRows, number: int) -> Burst:
     """Submit so many jobs from all clients at once and wait until all have ended well."""
     answers, submitted = Answers(), Submitted()
     waiting = iter([rows.submission(f"small-{job}.tsv", SMALL) for job in range(number)])
@@ -139,7 +139,7 @@ async def burst(session: ClientSession, rows: Rows, number: int) -> Burst:
     return seen
 
 
-async def one_by_one(session: ClientSession, rows: Rows) -> list[float]:
+async def one_by_one(session: ClientSession, rows: JobRows) -> list[float]:
     """Seconds from submission to end of small jobs, each submitted after the one before."""
     seconds = []
     for number in range(SINGLE):
@@ -157,7 +157,7 @@ async def share_done(session: ClientSession, job: Job) -> float:
     return float(now["done"] / now["rows"])
 
 
-async def check(session: ClientSession, submitted: Iterable[tuple[Job, Submission]]) -> None:
+async def check(session: ClientSession, submitted: Iterable[tuple[Job, SentJob]]) -> None:
     """Raise CapstanError unless every row of these jobs came to one picture of its own address."""
     for job, submission in submitted:
         body = await fetch(session, f"/api/jobs/{job['id']}/outcomes.parquet")

@@ -12,8 +12,8 @@ from aiohttp import ClientSession
 from benchmarks.clients import be_clients
 from benchmarks.ingestd_service import (
     Followed,
-    Service,
-    Submission,
+    SentJob,
+    ServiceProcess,
     follow,
     run_job,
     shards_of,
@@ -35,12 +35,12 @@ def kills(folder: Path, arguments: argparse.Namespace) -> None:
     with Web(PICTURES, slow=0.02) as web:
         write_rows(folder / "in", web, rows)
         tsv = b"".join(chunk.read_bytes() for chunk in sorted((folder / "in").iterdir()))
-        submission = Submission("web.tsv", tsv, CHUNK)
-        with Service(folder / "undisturbed", flags) as service:
+        submission = SentJob("web.tsv", tsv, CHUNK)
+        with ServiceProcess(folder / "undisturbed", flags) as service:
             job = be_clients(service.url, lambda session: run_job(session, submission))
             undisturbed = shards_of(service, job)
         web.log.clear()
-        with Service(folder / "killed", flags) as service:
+        with ServiceProcess(folder / "killed", flags) as service:
 
             async def work(session: ClientSession) -> Followed:
                 job = await submit(session, submission)
@@ -57,7 +57,7 @@ def kills(folder: Path, arguments: argparse.Namespace) -> None:
         report_asked_again(web, arguments.kills)
 
 
-def kill_often(service: Service, web: Web, rows: int, arguments: argparse.Namespace) -> None:
+def kill_often(service: ServiceProcess, web: Web, rows: int, arguments: argparse.Namespace) -> None:
     """Kill so many times, each after a share of the requests or soon after the start.
 
     By lot all processes are killed or the first alone, which leaves workers behind; it is started

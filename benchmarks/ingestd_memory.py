@@ -9,12 +9,12 @@ import psutil
 from aiohttp import ClientSession
 
 from benchmarks.clients import be_clients
-from benchmarks.ingestd_jobs import HOSTS, Rows, check
-from benchmarks.ingestd_service import UNFINISHED, Job, Service, show, submit
+from benchmarks.ingestd_jobs import HOSTS, JobRows, check
+from benchmarks.ingestd_service import UNFINISHED, Job, ServiceProcess, show, submit
 from benchmarks.processes import memory_of
 from capstan.errors import CapstanError
 from capstan.testing.simulated_web import SimulatedWeb
-from capstan.testing.virtual_hosts import Host
+from capstan.testing.virtual_hosts import VirtualHost
 
 ROWS = 200_000
 INTERVAL = 0.5  # seconds
@@ -23,7 +23,7 @@ MIB = 1 << 20
 
 
 @dataclass(frozen=True)
-class Sample:
+class MemorySample:
     """What was held when so many rows were done, in bytes."""
 
     done: int
@@ -35,12 +35,12 @@ def memory(folder: Path, arguments: argparse.Namespace) -> None:
     """Small bodies, many rows."""
     count = arguments.rows or ROWS
     with (
-        SimulatedWeb([Host(f"host-{number}") for number in range(HOSTS)]) as web,
-        Service(folder / "data", arguments.service) as service,
+        SimulatedWeb([VirtualHost(f"host-{number}") for number in range(HOSTS)]) as web,
+        ServiceProcess(folder / "data", arguments.service) as service,
     ):
-        submission = Rows(web).submission("long.tsv", count)
+        submission = JobRows(web).submission("long.tsv", count)
 
-        async def work(session: ClientSession) -> list[Sample]:
+        async def work(session: ClientSession) -> list[MemorySample]:
             job = await submit(session, submission)
             samples = await watch(session, job, service.pid)
             await check(session, [(job, submission)])
@@ -49,20 +49,20 @@ def memory(folder: Path, arguments: argparse.Namespace) -> None:
         print_samples(be_clients(service.url, work), count)
 
 
-async def watch(session: ClientSession, job: Job, pid: int) -> list[Sample]:
+async def watch(session: ClientSession, job: Job, pid: int) -> list[MemorySample]:
     """Samples until a job ends."""
     samples = []
     process = psutil.Process(pid)
     while (now := await show(session, job))["state"] in UNFINISHED:
         together = await asyncio.to_thread(memory_of, pid)
-        samples.append(Sample(now["done"], together, process.memory_info().rss))
+        samples.append(MemorySample(now["done"], together, process.memory_info().rss))
         await asyncio.sleep(INTERVAL)
     if len(samples) < LINES:
         raise CapstanError("the job ended too soon to tell of its memory: give more --rows")
     return samples
 
 
-def print_samples(samples: list[Sample], rows: int) -> None:
+def print_samples(samples: list[MemorySample], rows: int) -> None:
     """Print the most that was held in each tenth of the job, in Markdown."""
     print(f"\n| rows of {rows:,} | all processes | ratio | the service's first process |")
     print("|---|---|---|---|")

@@ -32,7 +32,7 @@ RECONNECT = 0.2  # seconds before a stream that broke is asked for again
 Job = dict[str, Any]
 
 
-class Service:
+class ServiceProcess:
     """The command over a data folder; it may be killed, and started again at the same address."""
 
     def __init__(self, data: Path, flags: tuple[str, ...] = ()) -> None:
@@ -107,7 +107,7 @@ class Service:
 
 
 @dataclass(frozen=True)
-class Submission:
+class SentJob:
     """A job to be."""
 
     name: str
@@ -125,7 +125,7 @@ class Followed:
     ended: bool = False  # the stream said so
 
 
-async def submit(session: ClientSession, job: Submission, answers: Answers | None = None) -> Job:
+async def submit(session: ClientSession, job: SentJob, answers: Answers | None = None) -> Job:
     """Submit a job, again for as long as the service tells to wait; counts each answer."""
     query = {"name": job.name, "rows_per_chunk": str(job.rows_per_chunk), **job.options}
     headers = {"Content-Type": "text/tab-separated-values"}
@@ -184,7 +184,7 @@ async def events(response: ClientResponse) -> AsyncIterator[tuple[str, str]]:
             kind, data = "message", []
 
 
-async def run_job(session: ClientSession, job: Submission) -> Job:
+async def run_job(session: ClientSession, job: SentJob) -> Job:
     """Submit a job and follow it to its end; CapstanError unless it is done."""
     submitted = await submit(session, job)
     ended = (await follow(session, submitted["id"])).job
@@ -208,6 +208,6 @@ async def fetch(session: ClientSession, path: str) -> bytes:
     return body
 
 
-def shards_of(service: Service, job: Job) -> Path:
+def shards_of(service: ServiceProcess, job: Job) -> Path:
     """Where a job's shards lie."""
     return service.data / "jobs" / str(job["id"]) / "shards"

@@ -9,10 +9,10 @@ from statistics import median
 
 from benchmarks.clients import be_clients
 from benchmarks.ingest_rounds import Scratch, check_whole, print_table
-from benchmarks.ingest_tools import Capstan, Finished, Task, Tool, capstan_finished, write_rows
-from benchmarks.ingestd_service import Service, Submission, run_job
+from benchmarks.ingest_tools import Capstan, Finished, Tool, ToolTask, capstan_finished, write_rows
+from benchmarks.ingestd_service import SentJob, ServiceProcess, run_job
 from benchmarks.nginx import Behaviour, photo_urls, photos_served
-from benchmarks.processes import Ran, memory_watched, processor_seconds_of
+from benchmarks.processes import ProcessRun, memory_watched, processor_seconds_of
 
 ROWS, SHARD, START_ROWS = 20_000, 10_000, 20
 AS_THEY_CAME = {"resize_mode": "no", "check": "header"}  # as `Capstan` asks for
@@ -27,17 +27,17 @@ class ThroughService:
     def __str__(self) -> str:
         return " ".join(["a job of capstan ingest serve", *self.flags])
 
-    def run(self, task: Task, output: Path) -> Finished:
+    def run(self, task: ToolTask, output: Path) -> Finished:
         """Do the task with a service over a fresh folder."""
         chunks = sorted(task.rows.chunks.glob("*/*"))
         tsv = b"".join(chunk.read_bytes() for chunk in chunks)
-        job = Submission("web.tsv", tsv, task.rows.shard, AS_THEY_CAME)
-        with Service(output, self.flags) as service, memory_watched(service.pid) as samples:
+        job = SentJob("web.tsv", tsv, task.rows.shard, AS_THEY_CAME)
+        with ServiceProcess(output, self.flags) as service, memory_watched(service.pid) as samples:
             processor, started = processor_seconds_of(service.pid), time.monotonic()
             be_clients(service.url, lambda session: run_job(session, job))
             seconds = time.monotonic() - started
             processor = processor_seconds_of(service.pid) - processor
-        return capstan_finished(Ran(seconds, processor, tuple(samples)), output)
+        return capstan_finished(ProcessRun(seconds, processor, tuple(samples)), output)
 
 
 def throughput(folder: Path, arguments: argparse.Namespace) -> None:
@@ -48,9 +48,9 @@ def throughput(folder: Path, arguments: argparse.Namespace) -> None:
     tools: list[Tool] = [command, service]
     with photos_served(folder, Behaviour()) as nginx:
         urls = photo_urls(nginx, count)
-        few = Task(write_rows(folder / "few", urls[:START_ROWS], START_ROWS // 2))
+        few = ToolTask(write_rows(folder / "few", urls[:START_ROWS], START_ROWS // 2))
         starts = scratch.alternate(tools, few)
-        task = Task(write_rows(folder / "all", urls, min(SHARD, -(-count // 2))))
+        task = ToolTask(write_rows(folder / "all", urls, min(SHARD, -(-count // 2))))
         results = scratch.alternate(tools, task)
     check_whole(results, count)
     print_table(f"originals of 90 KB, kept connections, {count:,} rows", results, str(command))

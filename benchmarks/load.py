@@ -20,7 +20,7 @@ from itertools import cycle, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks.processes import Ran, run
+from benchmarks.processes import ProcessRun, run
 from capstan.chunks import PIECE, boundaries
 from capstan.pachyderm.connection import ADDRESS, PROJECT
 from capstan.testing.pachd import Pachd
@@ -110,7 +110,7 @@ def load(what: str, tsv: Path, environment: dict[str, str], rows: int) -> None:
     )
 
 
-def line(what: str, seconds: float, rows: int, ran: Ran | None = None) -> None:
+def line(what: str, seconds: float, rows: int, ran: ProcessRun | None = None) -> None:
     """Print a row of the table."""
     memory = f"{ran.peak / MIB:,.0f} MiB" if ran else ""
     print(f"| {what} | {seconds:.1f} | {rows / seconds:,.0f} | {memory} |", flush=True)

@@ -14,11 +14,11 @@ import PIL.Image
 from numpy.typing import NDArray
 from PIL.Image import Resampling
 
-from capstan.ingest.config import Pictures
+from capstan.ingest.config import ImageOptions
 from capstan.ingest.decode import jpeg
 from capstan.ingest.decode.images import resized, shrink
 
-QUALITY = Pictures.jpeg_quality
+QUALITY = ImageOptions.jpeg_quality
 
 Pixels = NDArray[np.uint8]  # (H, W, 3), RGB
 Size = tuple[int, int]  # width, height

@@ -33,19 +33,19 @@ import psutil
 import uvloop
 
 from benchmarks.broken_pictures import corpus
-from capstan.ingest.config import Pictures
+from capstan.ingest.config import ImageOptions
 from capstan.ingest.decode.images import prepare
 from capstan.ingest.decode.pool import Decoders
 from capstan.records import Failure, Image, Reason
 from capstan.testing.photolike import photos
 
-RESIZED = Pictures()
-KEPT = Pictures(resize_mode="no")
+RESIZED = ImageOptions()
+KEPT = ImageOptions(resize_mode="no")
 LIMIT = 30.0  # seconds for one hostile picture
 WARM = 8  # pictures before the clock starts
 
 Prepare = Callable[[bytes], Awaitable[object]]
-Arrangement = Callable[[Sequence[bytes], float], Coroutine[Any, Any, "Rate"]]
+Arrangement = Callable[[Sequence[bytes], float], Coroutine[Any, Any, "DecodeRate"]]
 
 
 def main() -> None:
@@ -62,7 +62,9 @@ def main() -> None:
     command = commands.add_parser("quality", help="PSNR, SSIM and time against Lanczos")
     command.add_argument("folder", type=Path, nargs="?")
     command.add_argument("--count", type=int, default=200, help="pictures at most")
-    command.add_argument("--side", type=int, default=Pictures.image_size, help="pixels to aim at")
+    command.add_argument(
+        "--side", type=int, default=ImageOptions.image_size, help="pixels to aim at"
+    )
     command.set_defaults(run=quality)
     command = commands.add_parser("speed", help="images/s from memory on all cores")
     command.add_argument("folder", type=Path, nargs="?")
@@ -155,7 +157,7 @@ def speed(arguments: argparse.Namespace) -> None:
     """Print images/s of each arrangement, over alternated rounds."""
     data = load(arguments.folder, arguments.count)
     cores = len(os.sched_getaffinity(0))
-    measured: dict[str, list[Rate]] = {name: [] for name in ARRANGEMENTS}
+    measured: dict[str, list[DecodeRate]] = {name: [] for name in ARRANGEMENTS}
     context = multiprocessing.get_context("spawn")
     for _ in range(arguments.rounds):
         for name, taken in measured.items():
@@ -166,7 +168,7 @@ def speed(arguments: argparse.Namespace) -> None:
                 runs = [pool.submit(measure, name, data, arguments.seconds) for _ in range(cores)]
                 each = [run.result() for run in runs]
             total = sum(one.images for one in each)
-            taken.append(Rate(total, statistics.mean(one.processor for one in each)))
+            taken.append(DecodeRate(total, statistics.mean(one.processor for one in each)))
     size = statistics.mean(map(len, data)) / 1e3
     print(f"{len(data)} JPEGs of {size:.0f} KB, default settings, Pillow {PIL.__version__}")
     print(f"{cores} event loops; medians of {arguments.rounds} rounds, range of images/s")
@@ -179,7 +181,7 @@ def speed(arguments: argparse.Namespace) -> None:
 
 
 @dataclass(frozen=True)
-class Rate:
+class DecodeRate:
     """How fast pictures were done, and at what cost with all processes counted."""
 
     images: float  # per second
@@ -195,13 +197,13 @@ def share_barrier(barrier: Any) -> None:
 at_start: Any = None
 
 
-def measure(name: str, data: Sequence[bytes], seconds: float) -> Rate:
+def measure(name: str, data: Sequence[bytes], seconds: float) -> DecodeRate:
     """The rate of one event loop."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(ARRANGEMENTS[name](data, seconds))
 
 
-async def here(data: Sequence[bytes], seconds: float) -> Rate:
+async def here(data: Sequence[bytes], seconds: float) -> DecodeRate:
     """In the loop's own thread."""
 
     async def one(body: bytes) -> object:
@@ -210,7 +212,7 @@ async def here(data: Sequence[bytes], seconds: float) -> Rate:
     return await rate(one, data, seconds, 1)
 
 
-async def in_a_thread(data: Sequence[bytes], seconds: float) -> Rate:
+async def in_a_thread(data: Sequence[bytes], seconds: float) -> DecodeRate:
     """In one other thread."""
     loop = asyncio.get_running_loop()
     with ThreadPoolExecutor(1) as pool:
@@ -219,13 +221,13 @@ async def in_a_thread(data: Sequence[bytes], seconds: float) -> Rate:
         )
 
 
-async def in_decoders(data: Sequence[bytes], seconds: float, count: int = 1) -> Rate:
+async def in_decoders(data: Sequence[bytes], seconds: float, count: int = 1) -> DecodeRate:
     """In processes that may crash, as ingest does."""
     async with Decoders(count) as decoders:
         return await rate(lambda body: decoders.prepare(body, RESIZED), data, seconds, 16)
 
 
-async def in_executor(data: Sequence[bytes], seconds: float, count: int = 1) -> Rate:
+async def in_executor(data: Sequence[bytes], seconds: float, count: int = 1) -> DecodeRate:
     """In the standard library's processes."""
     loop = asyncio.get_running_loop()
     context = multiprocessing.get_context("spawn")
@@ -245,7 +247,7 @@ ARRANGEMENTS: dict[str, Arrangement] = {
 }
 
 
-async def rate(one: Prepare, data: Sequence[bytes], seconds: float, ahead: int) -> Rate:
+async def rate(one: Prepare, data: Sequence[bytes], seconds: float, ahead: int) -> DecodeRate:
     """How fast pictures are done with so many asked for at a time."""
     bodies = cycle(data)
     for _ in range(WARM):
@@ -261,7 +263,7 @@ async def rate(one: Prepare, data: Sequence[bytes], seconds: float, ahead: int) 
 
     await asyncio.gather(*(ask() for _ in range(ahead)))
     taken = time.perf_counter() - start
-    return Rate(done / taken, (processor_seconds() - processor) / done)
+    return DecodeRate(done / taken, (processor_seconds() - processor) / done)
 
 
 def processor_seconds() -> float:

@@ -26,8 +26,8 @@ from benchmarks.ingest_rounds import machine
 from benchmarks.plan_rates import (
     KEEP,
     VERIFY,
-    Bench,
     Rates,
+    RatesBench,
     calibrate,
     photos_of,
     simulated_web_rates,
@@ -35,10 +35,10 @@ from benchmarks.plan_rates import (
 from benchmarks.plan_web import even, served
 from capstan.errors import CapstanError
 from capstan.records import Reason
-from capstan.report.plan.outlook import simulated
+from capstan.report.plan.forecast import simulated
 from capstan.report.plan.rates import shipped_rates
 from capstan.report.plan.scenario import Scenario
-from capstan.report.plan.web import IMAGE, Web, read_web
+from capstan.report.plan.web import IMAGE, WebModel, read_web
 
 PHOTO = (640, 480)  # pixels, 90 kB; between the two sizes that rates are measured with
 CHUNKS = 4
@@ -53,10 +53,10 @@ class Case:
     name: str
     rows: int
     flags: tuple[str, ...]
-    web: Web | None = None
+    web: WebModel | None = None
 
 
-def failing(web: Web) -> Web:
+def failing(web: WebModel) -> WebModel:
     """The same web with a seventh of the hosts dead, in its tail, and some rows gone."""
     ends = {IMAGE: 0.80, Reason.TIMEOUT: 0.14, Reason.NOT_FOUND: 0.06}
     return replace(web, shares=(0.2, 0.1, 0.05), tail_hosts=120, tail=ends)
@@ -88,7 +88,7 @@ def main() -> int:
     print(f"{machine()}, {date.today()}: python -m benchmarks.plan {' '.join(sys.argv[1:])}")
     try:
         with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-            compare(Bench(Path(folder)), arguments)
+            compare(RatesBench(Path(folder)), arguments)
     except CapstanError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_status
@@ -111,7 +111,7 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def compare(bench: Bench, arguments: argparse.Namespace) -> None:
+def compare(bench: RatesBench, arguments: argparse.Namespace) -> None:
     """Measure rates, then plan and run each case."""
     rates = rates_here(bench, arguments.rates)
     simulated_web = simulated_web_rates(bench)
@@ -130,7 +130,7 @@ def compare(bench: Bench, arguments: argparse.Namespace) -> None:
         print_line("features, random weights", FEATURE_PICTURES, planned, measured)
 
 
-def rates_here(bench: Bench, path: Path | None) -> Rates:
+def rates_here(bench: RatesBench, path: Path | None) -> Rates:
     """The rates of this machine: measured, and kept at a path for the next time."""
     if path and path.exists():
         rates: Rates = json.loads(path.read_bytes())
@@ -151,12 +151,12 @@ def print_line(name: str, rows: int, planned: float, measured: float) -> None:
     )
 
 
-def run(bench: Bench, case: Case, rates: Rates) -> tuple[float, float]:
+def run(bench: RatesBench, case: Case, rates: Rates) -> tuple[float, float]:
     """Plan a case, then do it: seconds of both."""
     return of_photos(bench, case, rates) if case.web is None else of_web(bench, case, rates)
 
 
-def of_photos(bench: Bench, case: Case, rates: Rates) -> tuple[float, float]:
+def of_photos(bench: RatesBench, case: Case, rates: Rates) -> tuple[float, float]:
     """The whole time."""
     folder = bench.folder / "case"
     with photos_of(folder, [PHOTO]) as (photos,):
@@ -166,7 +166,7 @@ def of_photos(bench: Bench, case: Case, rates: Rates) -> tuple[float, float]:
     return planned, measured
 
 
-def of_web(bench: Bench, case: Case, rates: Rates) -> tuple[float, float]:
+def of_web(bench: RatesBench, case: Case, rates: Rates) -> tuple[float, float]:
     """The time from the first request on."""
     assert case.web is not None
     log = bench.folder / "log.parquet"
@@ -177,7 +177,7 @@ def of_web(bench: Bench, case: Case, rates: Rates) -> tuple[float, float]:
     return planned, ended - min(pq.read_table(log)["began"].to_pylist())
 
 
-def ingest_planned(case: Case, mix: Web, rates: Rates) -> float:
+def ingest_planned(case: Case, mix: WebModel, rates: Rates) -> float:
     """Seconds that a plan gives to the ingestion of a case."""
     words = ["--machine", "--rows", str(case.rows), "--chunk-rows", str(-(-case.rows // CHUNKS))]
     return _stage([*words, *case.flags], mix, rates, "images")
@@ -189,7 +189,7 @@ def featurize_planned(pictures: int, rates: Rates) -> float:
     return _stage(words, even(1, 0.0), rates, "features")
 
 
-def _stage(words: Sequence[str], mix: Web, rates: Rates, name: str) -> float:
+def _stage(words: Sequence[str], mix: WebModel, rates: Rates, name: str) -> float:
     parser = argparse.ArgumentParser()
     Scenario.configure(parser)
     cores = ["--cores", str(len(os.sched_getaffinity(0))), "--bandwidth", "1000"]

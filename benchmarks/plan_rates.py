@@ -16,7 +16,7 @@ from benchmarks.ingest_rounds import disk_rate
 from benchmarks.ingest_tools import write_rows
 from benchmarks.nginx import Behaviour, Nginx
 from benchmarks.plan_web import even, served
-from benchmarks.processes import Ran, processor_seconds_of, run
+from benchmarks.processes import ProcessRun, processor_seconds_of, run
 from capstan.testing.photolike import photo
 
 PHOTOS = 32
@@ -33,7 +33,7 @@ Rates = dict[str, float]
 class Took:
     """What a run took."""
 
-    ran: Ran
+    ran: ProcessRun
     rows: int
     bytes: int  # of a picture
     serving: float  # processor seconds of the web
@@ -44,7 +44,7 @@ class Took:
 
 
 @dataclass
-class Bench:
+class RatesBench:
     """Runs of the command in a folder."""
 
     folder: Path
@@ -72,7 +72,7 @@ class Bench:
         folder.mkdir(parents=True)
         return folder
 
-    def _run(self, words: Sequence[str], folder: Path) -> Ran:
+    def _run(self, words: Sequence[str], folder: Path) -> ProcessRun:
         os.sync()
         words = [sys.executable, "-m", "capstan.cli", *words]
         return run(words, os.environ, folder / "log", LIMIT)
@@ -111,7 +111,7 @@ def photos_of(folder: Path, sizes: Sequence[tuple[int, int]]) -> Iterator[list[P
         ]
 
 
-def calibrate(bench: Bench) -> Rates:
+def calibrate(bench: RatesBench) -> Rates:
     """All that is measured."""
     rates = {"connecting": 0.001, "disk": disk_rate(bench.folder, 500_000_000)}
     with photos_of(bench.folder / "photos", (SMALL, LARGE)) as photos:
@@ -119,7 +119,7 @@ def calibrate(bench: Bench) -> Rates:
     return rates | _featurize_rates(bench)
 
 
-def _ingest_rates(bench: Bench, photos: Sequence[Photos]) -> Rates:
+def _ingest_rates(bench: RatesBench, photos: Sequence[Photos]) -> Rates:
     def runs(count: int, flags: Sequence[str]) -> list[Took]:
         return [bench.ingest(each.urls(count), flags, each.pid, each.bytes) for each in photos]
 
@@ -136,7 +136,7 @@ def _ingest_rates(bench: Bench, photos: Sequence[Photos]) -> Rates:
     return rates
 
 
-def simulated_web_rates(bench: Bench) -> Rates:
+def simulated_web_rates(bench: RatesBench) -> Rates:
     """What the simulated web takes of this machine for a row."""
     log = bench.folder / "calibration.parquet"
     with served(even(20, 0.0), SIMULATED_ROWS, log) as (web, urls):
@@ -144,7 +144,7 @@ def simulated_web_rates(bench: Bench) -> Rates:
     return {"serving_row": took.serving / took.rows, "serving_byte": 0.0}
 
 
-def _featurize_rates(bench: Bench) -> Rates:
+def _featurize_rates(bench: RatesBench) -> Rates:
     few, more = (bench.featurize(count) for count in (FEW_PICTURES, MORE_PICTURES))
     rate = (MORE_PICTURES - FEW_PICTURES) / max(more - few, 1e-3)
     cores = len(os.sched_getaffinity(0))

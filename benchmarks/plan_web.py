@@ -6,11 +6,11 @@ from math import inf
 from pathlib import Path
 
 from capstan.records import Reason
-from capstan.report.plan.web import FASTEST, IMAGE, Row, Spread, Web
+from capstan.report.plan.web import FASTEST, IMAGE, SimRow, Spread, WebModel
 from capstan.testing.photolike import Sizes
 from capstan.testing.replies import Fault
 from capstan.testing.simulated_web import SimulatedWeb
-from capstan.testing.virtual_hosts import Host
+from capstan.testing.virtual_hosts import VirtualHost
 
 SEED = 20_190_101, 1  # of the rows that are asked for, which a plan does not know
 ANSWERS = {  # a path's first part that makes a row end so
@@ -26,9 +26,9 @@ ANSWERS = {  # a path's first part that makes a row end so
 }
 
 
-def even(hosts: int, latency: float, size: int = 20_000) -> Web:
+def even(hosts: int, latency: float, size: int = 20_000) -> WebModel:
     """So many hosts with as many rows each; half of the answers begin within `latency` seconds."""
-    return Web(
+    return WebModel(
         source="made up",
         guess="",
         secure=0.0,
@@ -43,7 +43,7 @@ def even(hosts: int, latency: float, size: int = 20_000) -> Web:
 
 
 @contextmanager
-def served(mix: Web, count: int, log: Path) -> Iterator[tuple[SimulatedWeb, list[str]]]:
+def served(mix: WebModel, count: int, log: Path) -> Iterator[tuple[SimulatedWeb, list[str]]]:
     """A web of this mix while the `with` block runs, and so many addresses there."""
     rows = mix.rows(count, SEED)
     numbers = sorted({row.host for row in rows})
@@ -51,9 +51,9 @@ def served(mix: Web, count: int, log: Path) -> Iterator[tuple[SimulatedWeb, list
         yield web, _urls(web, rows)
 
 
-def _host(mix: Web, number: int) -> Host:
+def _host(mix: WebModel, number: int) -> VirtualHost:
     bandwidth = float(mix.host_bandwidth[number])
-    return Host(
+    return VirtualHost(
         _name(number),
         float(mix.host_latency[number]),
         mix.latency.within,
@@ -61,7 +61,7 @@ def _host(mix: Web, number: int) -> Host:
     )
 
 
-def _urls(web: SimulatedWeb, rows: Sequence[Row]) -> list[str]:
+def _urls(web: SimulatedWeb, rows: Sequence[SimRow]) -> list[str]:
     return [
         f"{web.base(_name(row.host))}/{ANSWERS[row.end]}/{row.bytes}.jpg?row={number}"
         for number, row in enumerate(rows)

@@ -20,7 +20,7 @@ INTERVAL = 0.25  # seconds between samples of memory; each takes some millisecon
 
 
 @dataclass(frozen=True)
-class Ran:
+class ProcessRun:
     """What a command took."""
 
     seconds: float
@@ -34,7 +34,9 @@ class Ran:
         return max(self.memory, default=0)
 
 
-def run(words: Sequence[str], environment: Mapping[str, str], log: Path, limit: float) -> Ran:
+def run(
+    words: Sequence[str], environment: Mapping[str, str], log: Path, limit: float
+) -> ProcessRun:
     """Run a command to its end, its output into a file; it is killed after `limit` seconds.
 
     Raises CapstanError when it fails.
@@ -56,7 +58,7 @@ def run(words: Sequence[str], environment: Mapping[str, str], log: Path, limit: 
     if status:
         said = log.read_text(errors="replace").strip().splitlines()[-10:]
         raise CapstanError("\n".join([f"{_name(words)} ended with {status}:", *said]))
-    return Ran(seconds, _processor_seconds() - processor, tuple(samples), status is None)
+    return ProcessRun(seconds, _processor_seconds() - processor, tuple(samples), status is None)
 
 
 def _adopt_orphans() -> None:

@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 from capstan.errors import DataError
 from capstan.testing.replies import Fault
 from capstan.testing.simulated_web import SimulatedWeb
-from capstan.testing.virtual_hosts import Host
+from capstan.testing.virtual_hosts import VirtualHost
 
 COLUMNS = 7
 LATENCY, HOST_SPREAD, SPREAD = 0.25, 0.6, 0.6  # seconds; sigmas between hosts and within one
@@ -59,7 +59,7 @@ class Report:
         drawn = sorted(self.names, key=lambda name: draw(self.seed, "bad", name))
         return frozenset(drawn[: round(BAD_SHARE * len(drawn))])
 
-    def hosts(self, time_scale: float = 1.0, harsh: bool = False) -> list[Host]:
+    def hosts(self, time_scale: float = 1.0, harsh: bool = False) -> list[VirtualHost]:
         """Every host as it behaves; at a time scale of 0.1 all goes ten times as fast."""
         hosts = [self._host(name, time_scale) for name in self.names]
         return [self._spoiled(host) if harsh and host.name in self.bad else host for host in hosts]
@@ -72,12 +72,14 @@ class Report:
         rows = enumerate(islice(cycle(chosen), count))
         return [f"{web.base(answer.host)}{answer.path}?row={index}" for index, answer in rows]
 
-    def _host(self, name: str, time_scale: float) -> Host:
+    def _host(self, name: str, time_scale: float) -> VirtualHost:
         slowness = exp(HOST_SPREAD * normal(self.seed, "latency", name))
         width = exp(BANDWIDTH_SPREAD * normal(self.seed, "bandwidth", name))
-        return Host(name, LATENCY * slowness * time_scale, SPREAD, BANDWIDTH * width / time_scale)
+        return VirtualHost(
+            name, LATENCY * slowness * time_scale, SPREAD, BANDWIDTH * width / time_scale
+        )
 
-    def _spoiled(self, host: Host) -> Host:
+    def _spoiled(self, host: VirtualHost) -> VirtualHost:
         if draw(self.seed, "dead", host.name) < 0.5:
             return replace(host, fault=Fault.STALLED)
         return replace(host, bandwidth=TRICKLE)

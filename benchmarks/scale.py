@@ -35,7 +35,7 @@ from capstan.files import data_files
 from capstan.progress import Progress
 from capstan.records import Extractor, Feature, row_key
 from capstan.train.dataset import Examples, epoch_order, load_corpus
-from capstan.train.settings import Settings
+from capstan.train.settings import TrainSettings
 from capstan.train.vocabulary import build_vocabulary
 
 SIZE = 2048  # of a feature vector
@@ -164,7 +164,7 @@ def print_input(shards: Path, cold: bool) -> None:
     with timed("vocabulary"):
         vocabulary = build_vocabulary(training.pieces("cleaned"), 4, 10_000)
     with timed("captions to numbers"):
-        examples = Examples(training, vocabulary, Settings().max_length)
+        examples = Examples(training, vocabulary, TrainSettings().max_length)
     for size in BATCHES:
         with timed(f"order of an epoch, batches of {size}"):
             order = epoch_order(examples.lengths, size, 0, 0)

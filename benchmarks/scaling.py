@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from benchmarks.train import made_up, real
 from capstan.cli import import_tensorflow
 from capstan.train.dataset import Examples, epoch_order
-from capstan.train.settings import PROFILES, Settings
+from capstan.train.settings import PROFILES, TrainSettings
 from capstan.train.workers import environments
 
 LONGEST = 40  # words
@@ -36,7 +36,7 @@ THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
 
 
 @dataclass(frozen=True)
-class Group:
+class ProcessGroup:
     """Processes that train together, waiting for rounds to run."""
 
     name: str
@@ -66,7 +66,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--input", type=Path, help="consolidated shards; else made up")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--batch", type=int, default=Settings.batch_size, help="captions a step")
+    parser.add_argument(
+        "--batch", type=int, default=TrainSettings.batch_size, help="captions a step"
+    )
     parser.add_argument("--profile", choices=sorted(PROFILES), default="default")
     parser.add_argument("--precision", default="auto")
     # For a process of a group: its core, and how many steps it makes of twice --batch captions.
@@ -78,9 +80,9 @@ def main() -> None:
         return
     with ExitStack() as stack:
         groups = [
-            Group("1 process", arguments.batch, start(stack, 1, 2)),
-            Group("2 processes, the same batch", arguments.batch, start(stack, 2, 2)),
-            Group("2 processes, twice the batch", 2 * arguments.batch, start(stack, 2, 1)),
+            ProcessGroup("1 process", arguments.batch, start(stack, 1, 2)),
+            ProcessGroup("2 processes, the same batch", arguments.batch, start(stack, 2, 2)),
+            ProcessGroup("2 processes, twice the batch", 2 * arguments.batch, start(stack, 2, 1)),
         ]
         for group in groups:  # warms up
             group.run()
@@ -89,7 +91,7 @@ def main() -> None:
     print_table(groups, rounds)
 
 
-def print_table(groups: list[Group], rounds: list[list[dict[str, float]]]) -> None:
+def print_table(groups: list[ProcessGroup], rounds: list[list[dict[str, float]]]) -> None:
     """Medians over the rounds; by processor time, as if each process had its core for itself."""
     names = rounds[0][0]
     medians = [
@@ -145,7 +147,7 @@ def serve(arguments: argparse.Namespace) -> None:
     corpus, vocabulary = made_up() if arguments.input is None else real(arguments.input)
     examples = Examples(corpus, vocabulary, LONGEST)
     sample = np.random.default_rng(0).random((64, examples.feature_size), np.float32)
-    settings = Settings(batch_size=2 * arguments.batch // arguments.parts)
+    settings = TrainSettings(batch_size=2 * arguments.batch // arguments.parts)
     with arithmetic(arguments.precision), group.strategy.scope():
         model = build_model(PROFILES[arguments.profile], len(vocabulary), sample)
     trainer = Trainer(model, examples, settings, group)

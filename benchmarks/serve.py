@@ -41,7 +41,7 @@ IMPATIENCE = "2s"  # of the server with hostile clients, so that slow ones do no
 
 
 @dataclass(frozen=True)
-class Bench:
+class ServeBench:
     """What is measured."""
 
     model: Path
@@ -53,7 +53,7 @@ class Bench:
 
 
 @dataclass(frozen=True)
-class Server:
+class ServeProcess:
     """A `capstan serve` that runs."""
 
     process: subprocess.Popen[str]
@@ -67,7 +67,7 @@ class Server:
 
 def main() -> None:
     """Run the parts asked for and print a line for each figure."""
-    parts: dict[str, Callable[[Bench], None]] = {
+    parts: dict[str, Callable[[ServeBench], None]] = {
         "bare": bare,
         "load": load,
         "start": start,
@@ -88,7 +88,7 @@ def main() -> None:
     pictures = [path.read_bytes() for path in arguments.image]
     if arguments.weights:
         flags += ["--weights", arguments.weights]
-    bench = Bench(
+    bench = ServeBench(
         arguments.model,
         arguments.weights,
         pictures,
@@ -102,7 +102,7 @@ def main() -> None:
 
 
 @contextmanager
-def serving(bench: Bench, *more: str) -> Iterator[Server]:
+def serving(bench: ServeBench, *more: str) -> Iterator[ServeProcess]:
     """The command, from when it says that it serves until it was told to stop."""
     command = [sys.executable, "-m", "capstan.cli", "serve", "--port", "0"]
     words = [*command, "--model", str(bench.model), *bench.flags, *more]
@@ -118,14 +118,14 @@ def serving(bench: Bench, *more: str) -> Iterator[Server]:
             if not url:
                 raise SystemExit("".join(said))
             drain.start()
-            yield Server(process, url)
+            yield ServeProcess(process, url)
         finally:
             process.terminate()
             if drain.ident:
                 drain.join()
 
 
-def for_seconds(bench: Bench, server: Server, clients: int) -> Answers:
+def for_seconds(bench: ServeBench, server: ServeProcess, clients: int) -> Answers:
     """Closed-loop load for a while, after a little that is not counted."""
 
     async def work(session: ClientSession) -> Answers:
@@ -137,11 +137,11 @@ def for_seconds(bench: Bench, server: Server, clients: int) -> Answers:
     return be_clients(server.url, work)
 
 
-def bare(bench: Bench) -> None:
+def bare(bench: ServeBench) -> None:
     """The model without a server."""
-    from capstan.predict.captions import Predictor, Settings
+    from capstan.predict.captions import Predictor, PredictSettings
 
-    predictor = Predictor(Settings(bench.model, bench.weights))
+    predictor = Predictor(PredictSettings(bench.model, bench.weights))
     predictor.warm_up()
     for size in (1, predictor.batch_size):
         times: list[float] = []
@@ -157,7 +157,7 @@ def bare(bench: Bench) -> None:
         print(f"bare      {size} at once: {middle * 1e3:,.0f} ms, {size / middle:,.1f} captions/s")
 
 
-def load(bench: Bench) -> None:
+def load(bench: ServeBench) -> None:
     """One client, many clients."""
     with serving(bench) as server:
         one, many = (for_seconds(bench, server, clients) for clients in (1, CLIENTS))
@@ -166,7 +166,7 @@ def load(bench: Bench) -> None:
     print(f"load      ratio {many.rate / one.rate:.2f}")
 
 
-def start(bench: Bench) -> None:
+def start(bench: ServeBench) -> None:
     """From nothing to a caption."""
     times = []
     for _ in range(STARTS):
@@ -182,7 +182,7 @@ def start(bench: Bench) -> None:
     print(f"start     {first:.1f} s to the first caption, {ready:.1f} s until it serves")
 
 
-def memory(bench: Bench) -> None:
+def memory(bench: ServeBench) -> None:
     """Whether it grows."""
     with serving(bench) as server:
         for_seconds(bench, server, CLIENTS)  # until then it may
@@ -197,7 +197,7 @@ def memory(bench: Bench) -> None:
             print(f"memory    {server.anonymous_mib():,.0f} MiB after {thousand:,} thousand")
 
 
-def hostile(bench: Bench) -> None:
+def hostile(bench: ServeBench) -> None:
     """Whether it lives, and what it says."""
     uploads = HostileUploads(bench.pictures[0])
 
@@ -231,7 +231,7 @@ def hostile(bench: Bench) -> None:
     print(f"hostile   {faults} answers of 5xx; the server is {verdict}")
 
 
-def overload(bench: Bench) -> None:
+def overload(bench: ServeBench) -> None:
     """More than it can do."""
     with serving(bench) as server:
         capacity = for_seconds(bench, server, CLIENTS).rate

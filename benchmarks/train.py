@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from capstan.cli import import_tensorflow
 from capstan.records import Extractor
 from capstan.train.dataset import Corpus, Examples, epoch_order, find_places, load_corpus
-from capstan.train.settings import PROFILES, Settings
+from capstan.train.settings import PROFILES, TrainSettings
 from capstan.train.vocabulary import SPECIALS, Vocabulary, build_vocabulary
 
 WORDS = 10_000
@@ -131,7 +131,7 @@ def ours(examples: Examples, words: int, profile: str, precision: str) -> Round:
     sample = np.random.default_rng(0).random((64, examples.feature_size), np.float32)
     with arithmetic(precision):
         model = build_model(PROFILES[profile], words, sample)
-    settings = Settings(batch_size=BATCH)
+    settings = TrainSettings(batch_size=BATCH)
     if profile == "tutorial":  # which has neither
         settings = replace(settings, label_smoothing=0.0, average=0.0)
     trainer = Trainer(model, examples, settings)

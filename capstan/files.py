@@ -63,7 +63,7 @@ def write_pieces(file: int, pieces: Sequence[bytes | memoryview], offset: int) -
     return offset
 
 
-class Stretch(NamedTuple):
+class FileRange(NamedTuple):
     """Bytes that lie in a file already."""
 
     file: int  # its descriptor
@@ -71,7 +71,7 @@ class Stretch(NamedTuple):
     size: int
 
 
-def copy_stretch(stretch: Stretch, file: int, offset: int) -> int:
+def copy_range(stretch: FileRange, file: int, offset: int) -> int:
     """Copy bytes of another file into a file, from an offset on; return where they end.
 
     The system does that in little more than half of the time of reading and writing them. Raises

@@ -20,9 +20,9 @@ import pyarrow as pa
 
 from capstan.errors import DataError
 from capstan.files import (
-    Stretch,
+    FileRange,
     atomic_write,
-    copy_stretch,
+    copy_range,
     read_json,
     read_table,
     sha256_file,
@@ -33,7 +33,7 @@ from capstan.files import (
 from capstan.records import Image, Outcome, Row, StoredImage
 from capstan.schemas import OUTCOME_SCHEMA
 
-Piece = bytes | memoryview | Stretch
+Piece = bytes | memoryview | FileRange
 Line = tuple[Mapping[str, Any], Sequence[Piece]]  # columns of a row; its files, as in a tar
 
 HELD = 1 << 20  # bytes of a tar that are written at once: fewer waits for a turn of our thread
@@ -65,7 +65,7 @@ def _line(outcome: Outcome) -> Line:
     columns, image = outcome_row(outcome), outcome.result
     if not isinstance(image, Image):
         return columns, ()
-    head, tail = tar_frame(outcome.row, image)
+    head, tail = tar_envelope(outcome.row, image)
     return columns, (head, image.data, tail)
 
 
@@ -97,9 +97,9 @@ class _Tar:
             says = {"CAPSTAN.format": IMAGES, "CAPSTAN.version": str(VERSION)}
             self._append(tarfile.TarInfo.create_pax_global_header(says))
         for piece in pieces:
-            if isinstance(piece, Stretch):
+            if isinstance(piece, FileRange):
                 self._flush()
-                self._size = self._written = copy_stretch(piece, self._file, self._written)
+                self._size = self._written = copy_range(piece, self._file, self._written)
             else:
                 self._append(piece)
 
@@ -173,7 +173,7 @@ def _columns(image: Image | None) -> dict[str, Any]:
     return {name: getattr(image, name, None) for name in names}
 
 
-def tar_frame(row: Row, image: Image) -> tuple[bytes, bytes]:
+def tar_envelope(row: Row, image: Image) -> tuple[bytes, bytes]:
     """What comes before a picture's bytes in a tar, and after them: its caption, its record."""
     description = {"key": row.key, "url": row.url, "caption": row.caption, **_columns(image)}
     caption = row.caption.encode()

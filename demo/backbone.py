@@ -39,7 +39,7 @@ _LINES = 10  # progress lines in a run
 
 
 @dataclass(frozen=True)
-class Settings:
+class PretrainSettings:
     """How to train; the defaults are the demo's."""
 
     image_size: int = 48
@@ -55,7 +55,7 @@ class Settings:
             raise SettingError(f"batch_size must be at least 2, not {self.batch_size}")
 
 
-def pretrain(seen: Sequence[Scene], path: Path, settings: Settings) -> None:
+def pretrain(seen: Sequence[Scene], path: Path, settings: PretrainSettings) -> None:
     """Train on the pictures of `seen`, once each, and save the backbone's weights at `path`."""
     if not path.name.endswith(".weights.h5"):
         raise SettingError(f"the name must end in .weights.h5: {path}")
@@ -103,7 +103,7 @@ def _backbone(size: int) -> keras.Model:
     return whole
 
 
-def _namer(whole: keras.Model, steps: int, settings: Settings) -> keras.Model:
+def _namer(whole: keras.Model, steps: int, settings: PretrainSettings) -> keras.Model:
     """The model to train: one way through the layers of `whole`, then one Dense layer.
 
     It takes the first block of each stage. The blocks left out change nothing that
@@ -162,7 +162,9 @@ def _all_right(answers: Any, logits: Any) -> Any:
     return keras.ops.cast(keras.ops.all(right, axis=1), "float32")
 
 
-def _batches(pictures: Array, answers: Array, settings: Settings) -> Iterator[tuple[Array, Array]]:
+def _batches(
+    pictures: Array, answers: Array, settings: PretrainSettings
+) -> Iterator[tuple[Array, Array]]:
     """Whole batches in an order that the seed decides, as the network wants its input."""
     order = np.random.default_rng(settings.seed).permutation(len(pictures))
     for start in range(0, len(order) - settings.batch_size + 1, settings.batch_size):

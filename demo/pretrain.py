@@ -21,9 +21,9 @@ def main() -> None:
     given = parser.parse_args()
     set_up_logging(os.environ.get(LOG_FORMAT_VARIABLE, "plain"), interval=10)
     import_tensorflow()
-    from capstan.demo.backbone import Settings, pretrain
+    from capstan.demo.backbone import PretrainSettings, pretrain
 
-    settings = Settings(image_size=given.image_size, seed=given.seed)
+    settings = PretrainSettings(image_size=given.image_size, seed=given.seed)
     pretrain(scenes(given.pictures, given.seed), given.output, settings)
 
 

@@ -28,7 +28,7 @@ SHORT_FORM = "This is the short form: too little training for right captions."
 
 
 @dataclass(frozen=True)
-class Size:
+class DemoSize:
     """How much of everything."""
 
     name: str
@@ -40,11 +40,11 @@ class Size:
     keeps_promise: bool  # whether captions must come out right
 
 
-FULL = Size("full", 3000, 300, chunk=1500, seen=8000, epochs=6, keeps_promise=True)
-SHORT = Size("short", 200, 20, chunk=100, seen=320, epochs=2, keeps_promise=False)
+FULL = DemoSize("full", 3000, 300, chunk=1500, seen=8000, epochs=6, keeps_promise=True)
+SHORT = DemoSize("short", 200, 20, chunk=100, seen=320, epochs=2, keeps_promise=False)
 
 
-def run_demo(folder: Path, size: Size, pipelines: Path) -> None:
+def run_demo(folder: Path, size: DemoSize, pipelines: Path) -> None:
     """Run all steps below `folder`; raises CapstanError when one fails or a promise is broken."""
     started = time.monotonic()
     drawn = scenes(size.pictures + size.held_out, seed=1)
@@ -76,7 +76,7 @@ def serve(files: dict[str, bytes]) -> Iterator[Web]:
         yield web
 
 
-def pretrain(folder: Path, size: Size) -> Path:
+def pretrain(folder: Path, size: DemoSize) -> Path:
     """Pre-train the backbone, unless an earlier run did."""
     weights = folder / f"backbone-{size.name}-{IMAGE_SIZE}px-{size.seen}.weights.h5"
     if weights.is_file():
@@ -94,7 +94,7 @@ def pretrain(folder: Path, size: Size) -> Path:
     return weights
 
 
-def run_pipelines(folder: Path, size: Size, pipelines: Path, weights: Path) -> None:
+def run_pipelines(folder: Path, size: DemoSize, pipelines: Path, weights: Path) -> None:
     """All five pipelines through the dry run, with the demo's settings."""
     settings = [
         "images.allow-private",
@@ -128,7 +128,7 @@ def program(module: str, *words: object) -> None:
         raise CapstanError(f"{name} failed with status {done.returncode}; see above")
 
 
-def write_notes(folder: Path, size: Size) -> None:
+def write_notes(folder: Path, size: DemoSize) -> None:
     """What the report says at its top."""
     notes = [
         f"{size.pictures:,} generated pictures, served by a local web server that also makes "
@@ -144,7 +144,7 @@ def write_notes(folder: Path, size: Size) -> None:
     write_json(folder / "notes.json", {"title": "The Capstan demo", "notes": notes})
 
 
-def conclude(folder: Path, size: Size) -> None:
+def conclude(folder: Path, size: DemoSize) -> None:
     """Check what the demo promises and print it."""
     stats = [
         read_image_stats(path) for path in data_files(folder / "repos" / "images", STATS_SUFFIX)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from capstan.errors import DataError
 from capstan.featurize.config import Config
 from capstan.featurize.pictures import decode
-from capstan.featurize.tasks import Task
+from capstan.featurize.tasks import ShardTask
 from capstan.records import Failure, StoredImage
 from capstan.shards import read_images
 
@@ -37,10 +37,10 @@ class Picture:
 
 
 @dataclass(eq=False)
-class Shard:
+class OpenShard:
     """A shard's pictures in its order, each with its key."""
 
-    task: Task
+    task: ShardTask
     pictures: list[tuple[str, Picture]] = field(default_factory=list)
 
 
@@ -53,7 +53,7 @@ class Batch:
 
     pixels: Pixels
     pictures: list[Picture] = field(default_factory=list)
-    ended: list[Shard] = field(default_factory=list)
+    ended: list[OpenShard] = field(default_factory=list)
     tally: Counter[str | None] = field(default_factory=Counter)
 
     def add(self, picture: Picture, pixels: Pixels) -> None:
@@ -69,13 +69,13 @@ class Batch:
 
 Decoding = Future[Pixels | Failure]
 # What follows each other in a tar: a picture to decode or decoded before, or the shard's end.
-Entry = tuple[Shard, Picture | None, Decoding | None]
+Entry = tuple[OpenShard, Picture | None, Decoding | None]
 
 
 class Feed:
     """All batches of the tasks; afterwards, how long they were waited for and what was damaged."""
 
-    def __init__(self, tasks: Iterable[Task], config: Config) -> None:
+    def __init__(self, tasks: Iterable[ShardTask], config: Config) -> None:
         self._tasks, self._config = tasks, config
         self._recent: dict[str, Picture] = {}
         self.waited = 0.0  # seconds in which no batch was ready
@@ -126,13 +126,13 @@ class Feed:
         window: deque[Entry] = deque()
         with ThreadPoolExecutor(self._config.decoding_threads, "decode") as pool:
             for task in self._tasks:
-                for entry in self._entries(Shard(task), pool):
+                for entry in self._entries(OpenShard(task), pool):
                     window.append(entry)
                     if len(window) > self._config.batch_size:
                         yield window.popleft()
             yield from window
 
-    def _entries(self, shard: Shard, pool: ThreadPoolExecutor) -> Iterator[Entry]:
+    def _entries(self, shard: OpenShard, pool: ThreadPoolExecutor) -> Iterator[Entry]:
         try:
             for image in read_images(shard.task.tar):
                 picture, decoding = self._look_at(image, pool)

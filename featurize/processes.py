@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from capstan.cli import LOG_FORMAT_VARIABLE, import_tensorflow, set_up_logging
 from capstan.errors import CapstanError, SettingError
 from capstan.featurize.config import Config
-from capstan.featurize.tasks import Task
+from capstan.featurize.tasks import ShardTask
 from capstan.featurize.work import Tell, Totals, load_extractor, make_shards
 from capstan.progress import INTERVAL_VARIABLE
 
@@ -28,14 +28,14 @@ PORTIONS = 8  # for each process: large enough to fill batches, small enough to 
 
 
 @dataclass(frozen=True)
-class Place:
+class ProcessPlace:
     """Where a process runs: on these cores, and with these environment variables."""
 
     cores: frozenset[int]
     environment: dict[str, str] = field(default_factory=dict)
 
 
-def places(workers: int) -> list[Place]:
+def places(workers: int) -> list[ProcessPlace]:
     """Where processes are to run; 0: as many as there are GPUs, or else NUMA nodes.
 
     Raises SettingError for more than there are GPUs or cores.
@@ -47,11 +47,13 @@ def places(workers: int) -> list[Place]:
     gpus = len(tf.config.list_physical_devices("GPU"))
     if gpus:
         names = os.environ.get(VISIBLE, ",".join(map(str, range(gpus)))).split(",")
-        found = [Place(cores, {VISIBLE: name}) for name in names[:gpus]]
+        found = [ProcessPlace(cores, {VISIBLE: name}) for name in names[:gpus]]
     elif workers:
-        found = [Place(part) for part in _parts(cores, workers)]
+        found = [ProcessPlace(part) for part in _parts(cores, workers)]
     else:
-        found = [Place(part) for node in _nodes() if (part := node & cores)] or [Place(cores)]
+        found = [ProcessPlace(part) for node in _nodes() if (part := node & cores)] or [
+            ProcessPlace(cores)
+        ]
     if workers > len(found):
         raise SettingError(f"--workers {workers}: there are {gpus or len(cores)}; give no more")
     return found[: workers or None]
@@ -79,7 +81,7 @@ def _parts(cores: frozenset[int], count: int) -> list[frozenset[int]]:
 
 
 def make_shards_in(
-    where: Sequence[Place], tasks: Sequence[Task], config: Config, tell: Tell
+    where: Sequence[ProcessPlace], tasks: Sequence[ShardTask], config: Config, tell: Tell
 ) -> Totals:
     """As `make_shards`, in a process for each place; raises CapstanError when one is killed."""
     context = multiprocessing.get_context("spawn")
@@ -144,5 +146,5 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _work(portion: Sequence[Task]) -> Totals:
+def _work(portion: Sequence[ShardTask]) -> Totals:
     return make_shards(portion, _process.extractor, _process.config, _process.tell)

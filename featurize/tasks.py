@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Task:
+class ShardTask:
     """An image shard and what its features are known by."""
 
     tar: Path
@@ -21,7 +21,7 @@ class Task:
     provenance: dict[str, str | int]
 
 
-def to_do(config: Config) -> list[Task]:
+def to_do(config: Config) -> list[ShardTask]:
     """The shards that must be made; says how many there are and how many need nothing."""
     tasks = _tasks(config)
     todo = [task for task in tasks if not _is_done(config.output, task)]
@@ -29,14 +29,14 @@ def to_do(config: Config) -> list[Task]:
     return todo
 
 
-def _tasks(config: Config) -> list[Task]:
+def _tasks(config: Config) -> list[ShardTask]:
     tars = data_files(input_directory(config.input), ".tar")
     if not tars:
         raise SettingError(f"{config.input}: holds no image shards (.tar); check --input")
     output_directory(config.output)
     common = network_identity(config.weights, config.image_size, config.precision, config.runtime)
     return [
-        Task(
+        ShardTask(
             tar,
             tar.relative_to(config.input).with_suffix("").as_posix(),
             {"source_sha256": sha256_file(tar), **common},
@@ -45,7 +45,7 @@ def _tasks(config: Config) -> list[Task]:
     ]
 
 
-def _is_done(output: Path, task: Task) -> bool:
+def _is_done(output: Path, task: ShardTask) -> bool:
     parquet = output / f"{task.chunk}.parquet"
     if not (parquet.is_file() and parquet.with_suffix(".npy").is_file()):
         return False

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from capstan.cli import import_tensorflow
 from capstan.feature_shards import write_feature_shard
-from capstan.featurize.batches import Batch, Feed, Shard
+from capstan.featurize.batches import Batch, Feed, OpenShard
 from capstan.featurize.config import DIMENSIONS, Config
-from capstan.featurize.tasks import Task
+from capstan.featurize.tasks import ShardTask
 from capstan.records import Extractor, Failure, Feature
 
 if TYPE_CHECKING:  # it imports TensorFlow, which takes seconds
@@ -65,7 +65,7 @@ def load_extractor(config: Config) -> "ResNetExtractor":
 
 
 def make_shards(
-    tasks: Iterable[Task], extractor: "ResNetExtractor", config: Config, tell: Tell
+    tasks: Iterable[ShardTask], extractor: "ResNetExtractor", config: Config, tell: Tell
 ) -> Totals:
     """Write the feature shards of the tasks; `tell` hears of rows done, by reason of failure."""
     began = time.perf_counter()
@@ -92,7 +92,7 @@ def _compute(batch: Batch, extractor: "ResNetExtractor") -> None:
         picture.result = vector
 
 
-def _write(shard: Shard, identity: Extractor, config: Config) -> None:
+def _write(shard: OpenShard, identity: Extractor, config: Config) -> None:
     rows: list[Feature] = []
     vectors: list[NDArray[np.float16]] = []
     for key, picture in shard.pictures:

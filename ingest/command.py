@@ -10,18 +10,18 @@ from the rows it had. Rows that fail are accounted for and do not fail the comma
 
 import argparse
 
-from capstan.ingest.config import Settings
+from capstan.ingest.config import IngestSettings
 from capstan.ingest.forks import start_server
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `capstan ingest`."""
-    Settings.configure(parser)
+    IngestSettings.configure(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Make the image shards."""
-    settings = Settings.from_arguments(arguments)
+    settings = IngestSettings.from_arguments(arguments)
     start_server()
     from capstan.ingest.run import ingest
 

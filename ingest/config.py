@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from capstan.errors import SettingError
-from capstan.ingest.scheduling.host import MAY_PASS, HostLimits
+from capstan.ingest.scheduling.host import RETRYABLE, HostLimits
 from capstan.records import Reason
 
 T = TypeVar("T")
@@ -74,7 +74,7 @@ def _metavar(default: object) -> str:
 
 
 @dataclass(frozen=True)
-class Pictures(Flags):
+class ImageOptions(Flags):
     """what is stored."""
 
     resize_mode: str = flag(
@@ -100,7 +100,7 @@ class Pictures(Flags):
 
 
 @dataclass(frozen=True)
-class Web(Flags):
+class HttpOptions(Flags):
     """how one address is asked."""
 
     timeout: float = flag(30.0, "time for one request: connection and body", 0.001, DAY)
@@ -116,7 +116,7 @@ class Web(Flags):
 
 
 @dataclass(frozen=True)
-class Patience(Flags):
+class RetryPolicy(Flags):
     """how often a row is tried; a waiting row holds no connection."""
 
     attempts: int = flag(3, "attempts at a row whose failure may pass", 1)
@@ -131,7 +131,7 @@ class Patience(Flags):
 
 
 @dataclass(frozen=True)
-class Load(Flags):
+class Concurrency(Flags):
     """how much at once."""
 
     processes: int = flag(0, "processes, each with its own event loop; 0: one per core", 0)
@@ -157,15 +157,15 @@ def reasons(text: str) -> frozenset[str]:
 
 
 @dataclass(frozen=True)
-class Settings:
+class IngestSettings:
     """All of them."""
 
     input: Path
     output: Path
-    pictures: Pictures = field(default_factory=Pictures)
-    web: Web = field(default_factory=Web)
-    patience: Patience = field(default_factory=Patience)
-    load: Load = field(default_factory=Load)
+    pictures: ImageOptions = field(default_factory=ImageOptions)
+    web: HttpOptions = field(default_factory=HttpOptions)
+    patience: RetryPolicy = field(default_factory=RetryPolicy)
+    load: Concurrency = field(default_factory=Concurrency)
     retry_failed: frozenset[str] = frozenset()  # reasons
     statistics: Path | None = None  # a directory
 
@@ -182,7 +182,7 @@ class Settings:
             "--retry-failed",
             type=reasons,
             nargs="?",
-            const=",".join(sorted(MAY_PASS)),
+            const=",".join(sorted(RETRYABLE)),
             default="",
             metavar="REASONS",
             help="also try again the rows of finished shards that failed: for reasons that may "
@@ -194,7 +194,7 @@ class Settings:
             metavar="DIR",
             help="where to write what the run saw of the web: hosts, statuses, latencies, rates",
         )
-        for group in (Pictures, Web, Patience, Load):
+        for group in (ImageOptions, HttpOptions, RetryPolicy, Concurrency):
             group.configure(parser)
 
     @classmethod
@@ -203,10 +203,10 @@ class Settings:
         return cls(
             arguments.input,
             arguments.output,
-            Pictures.from_arguments(arguments),
-            Web.from_arguments(arguments),
-            Patience.from_arguments(arguments),
-            Load.from_arguments(arguments),
+            ImageOptions.from_arguments(arguments),
+            HttpOptions.from_arguments(arguments),
+            RetryPolicy.from_arguments(arguments),
+            Concurrency.from_arguments(arguments),
             arguments.retry_failed,
             arguments.statistics,
         )

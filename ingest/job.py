@@ -7,11 +7,11 @@ from typing import Any
 from capstan.chunks import Chunk
 from capstan.errors import DataError
 from capstan.files import output_directory
-from capstan.ingest.config import Settings
+from capstan.ingest.config import IngestSettings
+from capstan.ingest.journal import Journal
 from capstan.ingest.rows import read_rows
 from capstan.ingest.sink import Sink
-from capstan.ingest.spool import Spool
-from capstan.ingest.statistics import Statistics
+from capstan.ingest.statistics import RowStatistics
 from capstan.records import Answer, Failure, Image, Outcome, Reason, Row
 from capstan.shards import STATS_SUFFIX, read_image_stats
 
@@ -20,27 +20,27 @@ SPOOLS = ".spool"  # in the output directory
 
 
 @dataclass(slots=True, eq=False)
-class Job:
+class ChunkJob:
     """A chunk being worked on."""
 
     chunk: Chunk
-    spool: Spool
+    journal: Journal
     count: Callable[[Image | Failure], None]  # told of each row that ends
     open: int = 1  # rows that are out, and one more while the chunk is being read
     first: dict[str, Row] = field(default_factory=dict)  # of the rows of an address
     same: dict[str, list[Row]] = field(default_factory=dict)  # the others, while that one is out
-    statistics: Statistics = field(default_factory=Statistics)  # of the rows fetched
+    statistics: RowStatistics = field(default_factory=RowStatistics)  # of the rows fetched
 
     def must_fetch(self, row: Row) -> bool:
         """Whether a row is to be fetched, and is out from now on; an address is fetched once."""
         first = self.first.setdefault(row.url, row)
-        if row.index in self.spool:
+        if row.index in self.journal:
             return False
         if first is row:
             self.open += 1
             return True
-        if first.index in self.spool:
-            self._repeat(row, self.spool.read(first))
+        if first.index in self.journal:
+            self._repeat(row, self.journal.read(first))
         else:
             self.same.setdefault(row.url, []).append(row)
         return False
@@ -56,13 +56,13 @@ class Job:
         self._keep(row, replace(outcome.answer, attempts=0), outcome.result)
 
     def _keep(self, row: Row, answer: Answer, result: Image | Failure) -> None:
-        self.spool.append(row, answer, result)
+        self.journal.append(row, answer, result)
         self.count(result)
 
 
 def open_job(
-    chunk: Chunk, settings: Settings, sink: Sink, count: Callable[[Image | Failure], None]
-) -> Job | dict[str, Any]:
+    chunk: Chunk, settings: IngestSettings, sink: Sink, count: Callable[[Image | Failure], None]
+) -> ChunkJob | dict[str, Any]:
     """Begin a chunk, or go on with what a stopped run had of it.
 
     Returns the stats of its shard instead if that is whole and nothing in it is to be retried.
@@ -75,22 +75,22 @@ def open_job(
         return stats
     for directory in (path.parent, (settings.output / chunk.name).parent):
         output_directory(directory)
-    spool = Spool(path, identity(chunk, settings, sink), sink.frame, sink.hashed)
+    journal = Journal(path, identity(chunk, settings, sink), sink.frame, sink.hashed)
     if stats:
-        take_over(spool, sink.read(settings.output, chunk.name), retried)
-    return Job(chunk, spool, count)
+        take_over(journal, sink.read(settings.output, chunk.name), retried)
+    return ChunkJob(chunk, journal, count)
 
 
-def take_over(spool: Spool, outcomes: Iterable[Outcome], retried: Set[str]) -> None:
-    """Fill a spool with the rows of a shard, but for those that failed so."""
+def take_over(journal: Journal, outcomes: Iterable[Outcome], retried: Set[str]) -> None:
+    """Fill a journal with the rows of a shard, but for those that failed so."""
     for outcome in outcomes:
         reason = outcome.result.reason if isinstance(outcome.result, Failure) else None
-        if outcome.row.index not in spool and reason not in retried | OF_THE_LINE:
-            spool.append(outcome.row, outcome.answer, outcome.result)
-            spool.reasons[reason] += 1  # as of those that a stopped run had
+        if outcome.row.index not in journal and reason not in retried | OF_THE_LINE:
+            journal.append(outcome.row, outcome.answer, outcome.result)
+            journal.reasons[reason] += 1  # as of those that a stopped run had
 
 
-def unchanged(chunk: Chunk, settings: Settings, sink: Sink) -> dict[str, Any] | None:
+def unchanged(chunk: Chunk, settings: IngestSettings, sink: Sink) -> dict[str, Any] | None:
     """The stats of a chunk's shard if it is whole and would come out the same, else None."""
     try:
         stats = read_image_stats(settings.output / f"{chunk.name}{STATS_SUFFIX}", sink.format)
@@ -105,18 +105,20 @@ def unchanged(chunk: Chunk, settings: Settings, sink: Sink) -> dict[str, Any] | 
     return stats
 
 
-def identity(chunk: Chunk, settings: Settings, sink: Sink) -> dict[str, Any]:
-    """What a chunk's shard and spool depend on, besides the web."""
+def identity(chunk: Chunk, settings: IngestSettings, sink: Sink) -> dict[str, Any]:
+    """What a chunk's shard and journal depend on, besides the web."""
     return {**settings.identity(chunk.sha256), **sink.identity}
 
 
-def write_shard(chunk: Chunk, spool: Spool, settings: Settings, sink: Sink) -> dict[str, Any]:
-    """Write a finished chunk's shard in row order from its spool; return the shard's stats."""
+def write_shard(
+    chunk: Chunk, journal: Journal, settings: IngestSettings, sink: Sink
+) -> dict[str, Any]:
+    """Write a finished chunk's shard in row order from its journal; return the shard's stats."""
     # First, so that a shard made of old and new files never counts as whole.
     (settings.output / f"{chunk.name}{STATS_SUFFIX}").unlink(missing_ok=True)
-    with spool, chunk.path.open("rb") as file:
+    with journal, chunk.path.open("rb") as file:
         rows = read_rows(file, chunk.name)
         provenance = identity(chunk, settings, sink)
-        stats = sink.write(settings.output, chunk.name, rows, spool, provenance)
-        spool.remove()
+        stats = sink.write(settings.output, chunk.name, rows, journal, provenance)
+        journal.remove()
     return stats

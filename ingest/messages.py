@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from capstan.ingest.statistics import Statistics
+from capstan.ingest.statistics import RowStatistics
 from capstan.records import Failure, Image
 
 
@@ -14,7 +14,7 @@ class Tally:
     """Rows finished since the last message."""
 
     reasons: Counter[str | None] = field(default_factory=Counter)  # None: a picture
-    kept: int = 0  # of them found in the spool of a stopped run
+    kept: int = 0  # of them found in the journal of a stopped run
     kept_images: int = 0
     bytes: int = 0  # of bodies
 
@@ -24,7 +24,7 @@ class Tally:
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
+class ChunkBegun:
     """A chunk that was read."""
 
     rows: int
@@ -33,13 +33,13 @@ class Begun:
 
 
 @dataclass(frozen=True, slots=True)
-class Shard:
+class ShardDone:
     """A shard that is whole, by its stats."""
 
     stats: dict[str, Any]
     is_new: bool
-    statistics: Statistics = field(default_factory=Statistics)
+    statistics: RowStatistics = field(default_factory=RowStatistics)
 
 
-Told = Begun | Tally | Shard
+Told = ChunkBegun | Tally | ShardDone
 Tell = Callable[[Told], None]

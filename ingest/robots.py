@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from protego import Protego
 from yarl import URL
 
-from capstan.ingest.config import Web
+from capstan.ingest.config import HttpOptions
 from capstan.ingest.http.fetch import AGENT, follow
 from capstan.ingest.http.pool import Connections
 from capstan.records import Reason
@@ -38,7 +38,7 @@ class _Known:
 class Robots:
     """The rules of the hosts asked so far; each is asked once, whoever waits for it."""
 
-    def __init__(self, connections: Connections, web: Web) -> None:
+    def __init__(self, connections: Connections, web: HttpOptions) -> None:
         self._connections = connections
         self._web = replace(
             web,

@@ -12,11 +12,11 @@ from typing import Any
 from capstan.chunks import Chunk, find_chunks, has_tab
 from capstan.errors import DataError, SettingError
 from capstan.files import input_directory, output_directory
-from capstan.ingest.config import Settings
+from capstan.ingest.config import IngestSettings
 from capstan.ingest.decode.images import check_decoders
 from capstan.ingest.job import SPOOLS
+from capstan.ingest.journal import remove_journals
 from capstan.ingest.sink import IMAGE_SHARDS, Sink
-from capstan.ingest.spool import remove_spools
 from capstan.ingest.statistics import RunStatistics
 from capstan.ingest.supervise import supervise
 
@@ -43,7 +43,7 @@ class Summary:
         return f"{self.rows:,} rows = {self.images:,} images + {failed}"
 
 
-def ingest(settings: Settings, sink: Sink = IMAGE_SHARDS) -> Summary:
+def ingest(settings: IngestSettings, sink: Sink = IMAGE_SHARDS) -> Summary:
     """Make the shards of all chunks that changed; log and return what all shards hold.
 
     Raises SettingError for directories or a Pillow that cannot be used, DataError for input that
@@ -64,7 +64,7 @@ def ingest(settings: Settings, sink: Sink = IMAGE_SHARDS) -> Summary:
                 statistics.add(shard.stats["chunk"], shard.statistics)
     if settings.statistics:
         statistics.write(settings.statistics)
-    remove_spools(settings.output / SPOOLS)
+    remove_journals(settings.output / SPOOLS)
     logger.info("%d chunks: %d unchanged, %d done", len(chunks), len(chunks) - done, done)
     event = {"rows": summary.rows, "images": summary.images, "failures": dict(summary.failures)}
     logger.info("%s", summary, extra={"event": {"ingested": event}})

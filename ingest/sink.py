@@ -10,14 +10,14 @@ from itertools import repeat
 from pathlib import Path
 from typing import Any, Protocol
 
-from capstan.ingest.spool import Frame, Spool
+from capstan.ingest.journal import Frame, Journal
 from capstan.records import Answer, Failure, Image, Outcome, Reason, Row
 from capstan.shards import (
     IMAGES,
     outcome_row,
     read_images,
     read_outcomes,
-    tar_frame,
+    tar_envelope,
     write_image_lines,
 )
 
@@ -43,7 +43,7 @@ class Sink(Protocol):
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """What shards and spools depend on besides the chunk and the settings of ingest."""
+        """What shards and journals depend on besides the chunk and the settings of ingest."""
 
     def shares(self, count: int, start: Start) -> Iterator["Sink"]:
         """A sink for each of `count` processes, to be sent there before the next is asked for.
@@ -65,10 +65,10 @@ class Sink(Protocol):
         directory: Path,
         chunk: str,
         rows: Iterable[Row | Outcome],
-        spool: Spool,
+        journal: Journal,
         provenance: Mapping[str, Any],
     ) -> dict[str, Any]:
-        """Write a chunk's shard, its rows being in the spool; return its stats, written last.
+        """Write a chunk's shard, its rows being in the journal; return its stats, written last.
 
         What is no row comes as the outcome that it is.
         """
@@ -83,7 +83,7 @@ class ImageSink:
 
     format: str = IMAGES
     hashed: bool = True
-    frame: Frame = tar_frame
+    frame: Frame = tar_envelope
     identity: Mapping[str, Any] = field(default_factory=dict)
 
     def shares(self, count: int, start: Start) -> Iterator[Sink]:
@@ -106,12 +106,13 @@ class ImageSink:
         directory: Path,
         chunk: str,
         rows: Iterable[Row | Outcome],
-        spool: Spool,
+        journal: Journal,
         provenance: Mapping[str, Any],
     ) -> dict[str, Any]:
         """Write an image shard."""
         lines = (
-            (outcome_row(row), ()) if isinstance(row, Outcome) else spool.line(row) for row in rows
+            (outcome_row(row), ()) if isinstance(row, Outcome) else journal.line(row)
+            for row in rows
         )
         return write_image_lines(directory, chunk, lines, provenance)
 

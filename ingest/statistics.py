@@ -73,7 +73,7 @@ class HostCount:
 
 
 @dataclass(slots=True)
-class Statistics:
+class RowStatistics:
     """Of the rows fetched for a shard, or for a run."""
 
     total: HostCount = field(default_factory=HostCount)
@@ -89,7 +89,7 @@ class Statistics:
         self.statuses[str(answer.http_status or "none")] += 1
         self.latencies.note(seconds)
 
-    def add(self, other: "Statistics") -> None:
+    def add(self, other: "RowStatistics") -> None:
         """Add another shard's."""
         self.total.add(other.total)
         self.statuses.update(other.statuses)
@@ -125,11 +125,11 @@ class RunStatistics:
 
     def __init__(self) -> None:
         self._began = time.monotonic()
-        self._total = Statistics()
+        self._total = RowStatistics()
         self._shards: list[dict[str, Any]] = []
         self._timeline: dict[int, Counter[str]] = defaultdict(Counter)  # by second
 
-    def add(self, shard: str, statistics: Statistics) -> None:
+    def add(self, shard: str, statistics: RowStatistics) -> None:
         """Add a shard that was written."""
         self._total.add(statistics)
         self._shards.append({"shard": shard, **_flat(statistics.numbers())})

@@ -18,14 +18,14 @@ import uvloop
 
 from capstan.chunks import Chunk
 from capstan.errors import CapstanError
-from capstan.ingest.config import Settings
+from capstan.ingest.config import IngestSettings
 from capstan.ingest.forks import start_server
-from capstan.ingest.messages import Begun, Shard, Tally
+from capstan.ingest.messages import ChunkBegun, ShardDone, Tally
+from capstan.ingest.resources import PoolInfo
 from capstan.ingest.scheduling.pauses import Pauses
 from capstan.ingest.sink import Sink
 from capstan.ingest.statistics import RunStatistics
 from capstan.ingest.work import StoppedError, work
-from capstan.ingest.workplace import Crew
 from capstan.malloc import keep_memory
 from capstan.progress import Progress
 
@@ -35,8 +35,8 @@ STOP_PATIENCE = 9.5  # seconds for a process to end before it is killed: time to
 
 
 def supervise(
-    chunks: Sequence[Chunk], settings: Settings, sink: Sink, statistics: RunStatistics
-) -> Iterator[Shard]:
+    chunks: Sequence[Chunk], settings: IngestSettings, sink: Sink, statistics: RunStatistics
+) -> Iterator[ShardDone]:
     """Run the processes and show their progress; yield each chunk's shard once it is whole.
 
     Raises what a process reports, and CapstanError when one dies.
@@ -44,7 +44,7 @@ def supervise(
     context = start_server()
     taken = context.Value("q", 0)
     count = settings.processes(len(chunks))
-    crew = Crew(count, Pauses.shared(context))
+    pool_info = PoolInfo(count, Pauses.shared(context))
     processes: dict[Connection, BaseProcess] = {}
 
     def start(name: str, main: Callable[..., None], *arguments: Any) -> None:
@@ -56,7 +56,7 @@ def supervise(
 
     try:
         for share in sink.shares(count, start):
-            start("ingest", process_main, _Share(chunks, taken, settings, crew, share))
+            start("ingest", process_main, _Share(chunks, taken, settings, pool_info, share))
         with Progress("ingest", "rows") as progress:
             yield from _listen(processes, _Tallies(chunks, progress, statistics))
     except KeyboardInterrupt:
@@ -82,7 +82,7 @@ class _Tallies:
         self._rows = self._bytes = self._todo = 0  # of the chunks that were read
         self._kept = 0
 
-    def begun(self, chunk: Begun) -> None:
+    def begun(self, chunk: ChunkBegun) -> None:
         """Count a chunk that was read."""
         self._unread -= chunk.bytes
         self._rows, self._bytes = self._rows + chunk.rows, self._bytes + chunk.bytes
@@ -100,7 +100,7 @@ class _Tallies:
         self._progress.note(f"{self._kept:,} from a stopped run" if self._kept else "")
 
 
-def _listen(processes: dict[Connection, BaseProcess], tallies: _Tallies) -> Iterator[Shard]:
+def _listen(processes: dict[Connection, BaseProcess], tallies: _Tallies) -> Iterator[ShardDone]:
     talking = set(processes)
     while talking:
         for connection in wait(talking):
@@ -113,11 +113,11 @@ def _listen(processes: dict[Connection, BaseProcess], tallies: _Tallies) -> Iter
                 continue
             if isinstance(message, Exception):
                 raise message
-            if isinstance(message, Shard):
+            if isinstance(message, ShardDone):
                 yield message
             elif isinstance(message, Tally):
                 tallies.tally(message)
-            elif isinstance(message, Begun):
+            elif isinstance(message, ChunkBegun):
                 tallies.begun(message)
 
 
@@ -134,7 +134,7 @@ def check_exit(process: BaseProcess) -> None:
 
 
 def end(process: BaseProcess) -> None:
-    """Wait for a process that was told to end; its spools stay for the next run."""
+    """Wait for a process that was told to end; its journals stay for the next run."""
     process.join(STOP_PATIENCE)
     if process.is_alive():
         process.kill()
@@ -151,8 +151,8 @@ class _Share:
 
     chunks: Sequence[Chunk]
     taken: "Synchronized[int]"  # how many of them some process has begun
-    settings: Settings
-    crew: Crew
+    settings: IngestSettings
+    pool_info: PoolInfo
     sink: Sink
 
     def take(self) -> Iterator[Chunk]:
@@ -169,7 +169,7 @@ def process_main(connection: Connection, share: _Share) -> None:
     """What each process runs; sends Tally, Begun, Shard and, at worst, the error that ended it."""
     run_in_child(
         connection,
-        lambda: work(share.take(), share.settings, share.crew, connection.send, share.sink),
+        lambda: work(share.take(), share.settings, share.pool_info, connection.send, share.sink),
     )
 
 

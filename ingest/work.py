@@ -14,18 +14,18 @@ from typing import Any, TypeVar
 
 from capstan.chunks import Chunk
 from capstan.errors import CapstanError
-from capstan.ingest.ask import ask
-from capstan.ingest.config import Settings
+from capstan.ingest.config import IngestSettings
+from capstan.ingest.fetch_row import fetch_row
+from capstan.ingest.fetch_task import FetchTask
 from capstan.ingest.http.fetch import Redirect
-from capstan.ingest.job import Job, open_job, write_shard
-from capstan.ingest.messages import Begun, Shard, Tally, Tell
+from capstan.ingest.job import ChunkJob, open_job, write_shard
+from capstan.ingest.messages import ChunkBegun, ShardDone, Tally, Tell
+from capstan.ingest.resources import EngineResources, PoolInfo, open_resources
 from capstan.ingest.rows import read_rows
 from capstan.ingest.scheduling.frontier import Frontier
 from capstan.ingest.scheduling.retry import Attempt, pause_before_next, policy
 from capstan.ingest.scheduling.slots import Slot
 from capstan.ingest.sink import IMAGE_SHARDS, Sink
-from capstan.ingest.visit import Visit
-from capstan.ingest.workplace import Crew, Workplace, open_workplace
 from capstan.records import Failure, Image, Outcome, Reason
 
 OPEN_CHUNKS = 512  # bounds open files
@@ -45,14 +45,14 @@ class StoppedError(CapstanError):
 
 async def work(
     chunks: Iterable[Chunk],
-    settings: Settings,
-    crew: Crew,
+    settings: IngestSettings,
+    pool_info: PoolInfo,
     tell: Tell,
     sink: Sink = IMAGE_SHARDS,
 ) -> None:
     """Turn chunks into shards; SIGTERM ends that with StoppedError."""
-    async with sink.opened(), open_workplace(settings, crew) as workplace:
-        engine = Engine(settings, workplace, tell, sink)
+    async with sink.opened(), open_resources(settings, pool_info) as resources:
+        engine = Engine(settings, resources, tell, sink)
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, engine.stop_soon)
         await engine.run(_each(chunks))
 
@@ -66,15 +66,19 @@ class Engine:
     """What the rows of a job share in one event loop, where other jobs may have an engine too."""
 
     def __init__(
-        self, settings: Settings, workplace: Workplace, tell: Tell, sink: Sink = IMAGE_SHARDS
+        self,
+        settings: IngestSettings,
+        resources: EngineResources,
+        tell: Tell,
+        sink: Sink = IMAGE_SHARDS,
     ) -> None:
-        self._settings, self._place, self._sink = settings, workplace, sink
+        self._settings, self._place, self._sink = settings, resources, sink
         self._tell, self._tally = tell, Tally()
         self._policy = policy(settings.patience)
-        self._frontier = Frontier[Visit](workplace.hosts, self._give_up)
+        self._frontier = Frontier[FetchTask](resources.hosts, self._give_up)
         self._open_chunks = asyncio.Semaphore(OPEN_CHUNKS)
         self._stopping = asyncio.Event()
-        self._jobs: set[Job] = set()
+        self._jobs: set[ChunkJob] = set()
         self._in_threads: set[asyncio.Future[Any]] = set()  # what `run` waits for in any case
         self._out = 0  # rows at work
         self._none_out = asyncio.Event()
@@ -109,7 +113,7 @@ class Engine:
             self._frontier.close()
             await asyncio.gather(*self._in_threads, return_exceptions=True)
             for job in self._jobs:
-                job.spool.close()
+                job.journal.close()
             self._tell_tally()
 
     async def _stop(self, begin: Iterable[asyncio.Task[None]]) -> None:
@@ -137,12 +141,12 @@ class Engine:
 
     async def _read(self, chunks: AsyncIterator[Chunk]) -> None:
         while True:
-            await self._appetite()
+            await self._wait_for_demand()
             if (chunk := await anext(chunks, None)) is None:
                 return
             await self._feed(chunk)
 
-    async def _appetite(self) -> None:
+    async def _wait_for_demand(self) -> None:
         """Wait for a good time to take another chunk from the other processes.
 
         That is when all rows at hand have begun, or a moment later: rows that wait for their one
@@ -159,15 +163,15 @@ class Engine:
     async def _feed(self, chunk: Chunk) -> None:
         await self._open_chunks.acquire()
         job = await self._whole(asyncio.create_task(self._open(chunk)))
-        size, is_new = chunk.path.stat().st_size, isinstance(job, Job)
-        self._tell(Begun(chunk.contents.rows, size, is_new))
-        if not isinstance(job, Job):
+        size, is_new = chunk.path.stat().st_size, isinstance(job, ChunkJob)
+        self._tell(ChunkBegun(chunk.contents.rows, size, is_new))
+        if not isinstance(job, ChunkJob):
             self._open_chunks.release()
-            self._tell(Shard(job, is_new=False))
+            self._tell(ShardDone(job, is_new=False))
             return
-        self._tally.reasons += job.spool.reasons
-        self._tally.kept += len(job.spool)
-        self._tally.kept_images += job.spool.reasons[None]
+        self._tally.reasons += job.journal.reasons
+        self._tally.kept += len(job.journal)
+        self._tally.kept_images += job.journal.reasons[None]
         with chunk.path.open("rb") as file:
             for number, row in enumerate(read_rows(file, chunk.name)):
                 if isinstance(row, Outcome):
@@ -175,16 +179,16 @@ class Engine:
                 elif job.must_fetch(row):
                     self._unbegun += 1
                     self._all_begun.clear()
-                    self._frontier.add(Visit.of(job, row))
+                    self._frontier.add(FetchTask.of(job, row))
                 if number % READ_AT_ONCE == 0:
                     await self._room()
         job.open -= 1
-        self._let_go(job)
+        self._finalize_if_done(job)
 
-    async def _open(self, chunk: Chunk) -> Job | dict[str, Any]:
+    async def _open(self, chunk: Chunk) -> ChunkJob | dict[str, Any]:
         job = await asyncio.to_thread(open_job, chunk, self._settings, self._sink, self._count)
-        if isinstance(job, Job):
-            self._jobs.add(job)  # even if nobody waits any more, or its spool stayed locked
+        if isinstance(job, ChunkJob):
+            self._jobs.add(job)  # even if nobody waits any more, or its journal stayed locked
         return job
 
     async def _whole(self, future: "asyncio.Future[T]") -> T:
@@ -196,7 +200,7 @@ class Engine:
     def _count(self, result: Image | Failure) -> None:
         self._tally.count(result)
 
-    # From the frontier to the spool
+    # From the frontier to the journal
 
     async def _dispatch(self) -> None:
         slots = self._place.slots
@@ -204,71 +208,75 @@ class Engine:
             await self._frontier.some_ready()
             await slots.take()
             # Now, as a host may have asked for a pause meanwhile.
-            if visit := self._frontier.take():
+            if fetch_task := self._frontier.take():
                 self._out += 1
-                slot = Slot(slots, self._place.hosts.is_failing(visit.host))
-                self._group.create_task(self._visit(visit, slot))
+                slot = Slot(slots, self._place.hosts.is_failing(fetch_task.host))
+                self._group.create_task(self._run_fetch(fetch_task, slot))
             else:
                 slots.put_back()
 
-    async def _visit(self, visit: Visit, slot: Slot) -> None:
+    async def _run_fetch(self, fetch_task: FetchTask, slot: Slot) -> None:
         """One request for a row, and what follows from it."""
-        if visit.set_out():
+        if fetch_task.set_out():
             self._begin_one()
         try:
             with slot:
-                result, pause = await ask(self._place, self._settings, self._sink, visit, slot)
+                result, pause = await fetch_row(
+                    self._place, self._settings, self._sink, fetch_task, slot
+                )
         finally:
             self._out -= 1
             if self._out == 0:
                 self._none_out.set()
-        self._tally.bytes += visit.answer.bytes
+        self._tally.bytes += fetch_task.answer.bytes
         if isinstance(result, Redirect):
-            visit.go_to(result.url, visit.hops + 1)
-            self._frontier.add(visit, first=True)
+            fetch_task.go_to(result.url, fetch_task.hops + 1)
+            self._frontier.add(fetch_task, first=True)
         elif isinstance(result, Image):
-            self._finish(visit, await self._sink.keep(result))
+            self._finish(fetch_task, await self._sink.keep(result))
         else:
-            self._try_again_or_finish(visit, result, pause)
+            self._try_again_or_finish(fetch_task, result, pause)
 
     def _begin_one(self) -> None:
         self._unbegun -= 1
         if self._unbegun == 0:
             self._all_begun.set()
 
-    def _try_again_or_finish(self, visit: Visit, failure: Failure, pause: float | None) -> None:
-        seconds = time.monotonic() - (visit.began or 0.0)
-        attempt = Attempt(visit.answer, failure, pause, seconds)
+    def _try_again_or_finish(
+        self, fetch_task: FetchTask, failure: Failure, pause: float | None
+    ) -> None:
+        seconds = time.monotonic() - (fetch_task.began or 0.0)
+        attempt = Attempt(fetch_task.answer, failure, pause, seconds)
         wait = pause_before_next(self._policy, attempt)
         if wait is None:
-            self._finish(visit, failure)
+            self._finish(fetch_task, failure)
         else:
-            visit.start_again()
-            self._frontier.defer(visit, wait)
+            fetch_task.start_again()
+            self._frontier.defer(fetch_task, wait)
 
-    def _give_up(self, visit: Visit, reason: Reason) -> None:
+    def _give_up(self, fetch_task: FetchTask, reason: Reason) -> None:
         """End a row whose host is closed."""
-        if visit.began is None:
+        if fetch_task.began is None:
             self._begin_one()
-        self._finish(visit, Failure(reason))
+        self._finish(fetch_task, Failure(reason))
 
-    def _finish(self, visit: Visit, result: Image | Failure) -> None:
+    def _finish(self, fetch_task: FetchTask, result: Image | Failure) -> None:
         # Kept without a wait: whoever is given the slot finds the row spooled.
-        visit.job.finish(visit.row, visit.answer, result)
-        visit.job.statistics.note(visit.host, visit.answer, result, visit.took)
-        self._let_go(visit.job)
+        fetch_task.job.finish(fetch_task.row, fetch_task.answer, result)
+        fetch_task.job.statistics.note(fetch_task.host, fetch_task.answer, result, fetch_task.took)
+        self._finalize_if_done(fetch_task.job)
 
-    def _let_go(self, job: Job) -> None:
+    def _finalize_if_done(self, job: ChunkJob) -> None:
         """Write a chunk's shard once none of its rows is out."""
         if job.open == 0:
             self._group.create_task(self._write(job))
 
-    async def _write(self, job: Job) -> None:
+    async def _write(self, job: ChunkJob) -> None:
         self._jobs.remove(job)
         writing = asyncio.get_running_loop().run_in_executor(
-            self._place.writer, write_shard, job.chunk, job.spool, self._settings, self._sink
+            self._place.writer, write_shard, job.chunk, job.journal, self._settings, self._sink
         )
         stats = await self._whole(writing)
         self._open_chunks.release()
         self._tell_tally()  # its rows first
-        self._tell(Shard(stats, is_new=True, statistics=job.statistics))
+        self._tell(ShardDone(stats, is_new=True, statistics=job.statistics))

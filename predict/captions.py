@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from capstan.cli import import_tensorflow
 from capstan.errors import SettingError
 from capstan.featurize.pictures import decode, scaled
-from capstan.ingest.config import Pictures
+from capstan.ingest.config import ImageOptions
 from capstan.ingest.decode.images import check_decoders, prepare
 from capstan.records import Extractor, Failure, Reason
 
@@ -32,7 +32,7 @@ class View:
 
 
 @dataclass(frozen=True)
-class Settings:
+class PredictSettings:
     """Which model, with which extractor weights, how many pictures at once, and what to say."""
 
     model: Path
@@ -50,7 +50,7 @@ class Predictor:
     damaged one.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: PredictSettings) -> None:
         if not settings.model.is_dir():
             raise SettingError(
                 f"{settings.model}: no such folder; give the `saved` that `capstan train` wrote"
@@ -94,7 +94,7 @@ class Predictor:
         """The same, and what was cut off."""
         if not data:
             return Failure(Reason.EMPTY_BODY)
-        image = prepare(data, Pictures())
+        image = prepare(data, ImageOptions())
         if isinstance(image, Failure):
             return image
         side = self._captioner.extractor.image_size

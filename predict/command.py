@@ -56,15 +56,15 @@ def run(arguments: argparse.Namespace) -> None:
         raise SettingError("--json is for pictures given by name; --output holds JSON anyway")
     search = given(arguments)
 
-    from capstan.ingest.config import Web
-    from capstan.predict.captions import Settings
+    from capstan.ingest.config import HttpOptions
+    from capstan.predict.captions import PredictSettings
     from capstan.predict.run import predict_folder, print_captions
 
-    settings = Settings(
+    settings = PredictSettings(
         arguments.model, arguments.weights, arguments.batch_size, arguments.top, search
     )
     if arguments.input:
         predict_folder(settings, arguments.input, arguments.output)
     else:
-        web = Web(allow_private=arguments.allow_private)
+        web = HttpOptions(allow_private=arguments.allow_private)
         print_captions(settings, arguments.pictures, web, arguments.json)

@@ -11,15 +11,15 @@ from typing import Any
 
 from capstan.errors import DataError, SettingError
 from capstan.files import atomic_write, data_files, input_directory, output_directory, write_json
-from capstan.ingest.config import Web
-from capstan.predict.captions import Captions, Predictor, Settings, said
+from capstan.ingest.config import HttpOptions
+from capstan.predict.captions import Captions, Predictor, PredictSettings, said
 from capstan.predict.sources import Source, find, read
 from capstan.progress import Progress
 from capstan.records import PREDICTION_FORMAT, PREDICTION_VERSION, Failure, Reason
 
 
 @dataclass(frozen=True)
-class Prediction:
+class PictureCaptions:
     """A picture's captions, best first, or why it has none."""
 
     source: Source
@@ -28,7 +28,9 @@ class Prediction:
     sha256: str | None = None  # of the picture's bytes as they came
 
 
-def predict(predictor: Predictor, sources: Sequence[Source], web: Web) -> Iterator[Prediction]:
+def predict(
+    predictor: Predictor, sources: Sequence[Source], web: HttpOptions
+) -> Iterator[PictureCaptions]:
     """Caption pictures in order; what is no picture gets a reason."""
     for start in range(0, len(sources), predictor.batch_size):
         batch = sources[start : start + predictor.batch_size]
@@ -40,12 +42,14 @@ def predict(predictor: Predictor, sources: Sequence[Source], web: Web) -> Iterat
         for source, data, one in zip(batch, pictures, pixels, strict=True):
             sha256 = None if isinstance(data, Failure) else hashlib.sha256(data).hexdigest()
             if isinstance(one, Failure):
-                yield Prediction(source, reason=one.reason, sha256=sha256)
+                yield PictureCaptions(source, reason=one.reason, sha256=sha256)
             else:
-                yield Prediction(source, next(captions), sha256=sha256)
+                yield PictureCaptions(source, next(captions), sha256=sha256)
 
 
-def print_captions(settings: Settings, words: Sequence[str], web: Web, as_json: bool) -> None:
+def print_captions(
+    settings: PredictSettings, words: Sequence[str], web: HttpOptions, as_json: bool
+) -> None:
     """Print a line per picture, of JSON or as text; the latter fails at the end if some had none.
 
     Text is `file<TAB>caption`; if more than one caption is wanted, it is a line for each, with its
@@ -74,14 +78,14 @@ def _bar(sources: Sequence[Source], few: int) -> Any:
     return nullcontext()
 
 
-def _json_line(description: Mapping[str, Any]) -> Callable[[Prediction], str]:
+def _json_line(description: Mapping[str, Any]) -> Callable[[PictureCaptions], str]:
     return lambda prediction: (
         json.dumps(_entry(str(prediction.source), prediction, description), ensure_ascii=False)
         + "\n"
     )
 
 
-def _text(top: int | None) -> Callable[[Prediction], str]:
+def _text(top: int | None) -> Callable[[PictureCaptions], str]:
     return lambda prediction: "".join(
         f"{prediction.source}\t{caption.text}"
         + ("\n" if top == 1 else f"\t{caption.log_probability:.2f}\n")
@@ -89,7 +93,7 @@ def _text(top: int | None) -> Callable[[Prediction], str]:
     )
 
 
-def predict_folder(settings: Settings, source: Path, output: Path) -> None:
+def predict_folder(settings: PredictSettings, source: Path, output: Path) -> None:
     """Write `<picture>.txt` and `<picture>.json` below `output` for every file below `source`."""
     files = data_files(input_directory(source))
     if not files:
@@ -97,7 +101,7 @@ def predict_folder(settings: Settings, source: Path, output: Path) -> None:
     output_directory(output)
     predictor = Predictor(settings)
     with Progress("predict", "pictures", len(files)) as progress:
-        for file, prediction in zip(files, predict(predictor, files, Web()), strict=True):
+        for file, prediction in zip(files, predict(predictor, files, HttpOptions()), strict=True):
             progress.add(reason=prediction.reason)
             name = file.relative_to(source).as_posix()
             if prediction.captions:
@@ -106,7 +110,9 @@ def predict_folder(settings: Settings, source: Path, output: Path) -> None:
             write_json(output / f"{name}.json", _entry(name, prediction, predictor.description))
 
 
-def _entry(name: str, prediction: Prediction, description: Mapping[str, Any]) -> dict[str, Any]:
+def _entry(
+    name: str, prediction: PictureCaptions, description: Mapping[str, Any]
+) -> dict[str, Any]:
     """What is told of a picture in JSON."""
     return {
         "format": PREDICTION_FORMAT,

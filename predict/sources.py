@@ -10,7 +10,7 @@ from capstan.files import data_files
 from capstan.records import Failure
 
 if TYPE_CHECKING:
-    from capstan.ingest.config import Web
+    from capstan.ingest.config import HttpOptions
 
 SCHEMES = ("http://", "https://")
 Source = Path | str  # a file, or a URL
@@ -33,14 +33,14 @@ def _find(word: str) -> Sequence[Source]:
     raise SettingError(f"{word}: no such file; name a picture, a folder of them or a URL")
 
 
-def read(sources: Sequence[Source], web: "Web") -> list[Read]:
+def read(sources: Sequence[Source], web: "HttpOptions") -> list[Read]:
     """The bytes of each picture, or why there are none; URLs are asked once, all together."""
     urls = [source for source in sources if isinstance(source, str)]
     fetched = asyncio.run(_fetch(urls, web)) if urls else iter(())
     return [next(fetched) if isinstance(source, str) else source.read_bytes() for source in sources]
 
 
-async def _fetch(urls: Sequence[str], web: "Web") -> Iterator[Read]:
+async def _fetch(urls: Sequence[str], web: "HttpOptions") -> Iterator[Read]:
     from capstan.ingest.http.fetch import follow, open_connections
 
     async with open_connections(web) as connections:

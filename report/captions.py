@@ -24,7 +24,7 @@ class Word:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class JudgedCaption:
     """A caption beside the true one nearest to it."""
 
     right: bool | None  # None when nobody knows the truth
@@ -44,7 +44,7 @@ class HeldOut:
     cider_d: float | None  # None in files of older versions
 
     @cached_property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> JudgedCaption:
         """The comparison with what people said; slow, so only of what is shown."""
         return judge(self.caption, self.references)
 
@@ -122,7 +122,7 @@ def lot(name: str) -> str:
     return hashlib.sha256(name.encode(errors="replace")).hexdigest()
 
 
-def judge(caption: str, references: Sequence[str]) -> Verdict:
+def judge(caption: str, references: Sequence[str]) -> JudgedCaption:
     """Compare a caption word by word with the reference nearest to it."""
     said = caption.split()
     matchers = [
@@ -131,14 +131,14 @@ def judge(caption: str, references: Sequence[str]) -> Verdict:
     ]
     likeness = [matcher.ratio() for matcher in matchers]
     if not matchers:
-        return Verdict(None, [Word(word, False) for word in said], [], [])
+        return JudgedCaption(None, [Word(word, False) for word in said], [], [])
     nearest = likeness.index(max(likeness))
     alike = likeness[nearest] >= ALIKE
     blocks = matchers[nearest].get_matching_blocks()
     same_said = {block.a + step for block in blocks for step in range(block.size)}
     same_true = {block.b + step for block in blocks for step in range(block.size)}
     true = references[nearest].split()
-    return Verdict(
+    return JudgedCaption(
         said == true,
         [Word(word, alike and index not in same_said) for index, word in enumerate(said)],
         [Word(word, alike and index not in same_true) for index, word in enumerate(true)],

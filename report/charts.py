@@ -36,7 +36,7 @@ class Dot:
 
 
 @dataclass(frozen=True)
-class Line:
+class ChartLine:
     """One series."""
 
     name: str
@@ -49,7 +49,7 @@ class Line:
 class Chart:
     """Series over shared axes."""
 
-    lines: Sequence[Line]
+    lines: Sequence[ChartLine]
     x_ticks: Sequence[Tick]
     y_ticks: Sequence[Tick]
 
@@ -93,13 +93,13 @@ def _line(
     x_scale: Scale,
     y_scale: Scale,
     label: Callable[[str, float, float], str],
-) -> Line:
+) -> ChartLine:
     places = [(x_scale.place(x), 1 - y_scale.place(y)) for x, y in points]
     dots = [
         Dot(_percent(left), _percent(top), label(name, *point))
         for (left, top), point in zip(places, points, strict=True)
     ]
-    return Line(name, path(places), dots)
+    return ChartLine(name, path(places), dots)
 
 
 def _apart(value: float, scale: Scale) -> bool:
@@ -124,7 +124,7 @@ def rate_chart(name: str, amounts: Mapping[int, float], seconds: float) -> Chart
         for edge in span
     ]
     ticks = [Tick(_percent(1 - step / steps[-1]), f"{step:,g}") for step in steps]
-    return Chart([Line(name, path(places), [], area(places))], time_ticks(end), ticks)
+    return Chart([ChartLine(name, path(places), [], area(places))], time_ticks(end), ticks)
 
 
 def path(places: Iterable[tuple[float, float]]) -> str:

@@ -13,7 +13,7 @@ from capstan.report.html import check_output, write_page
 from capstan.report.learning import flatten, read_curves, read_settings
 from capstan.report.pictures import read_new_pictures, stored_pictures
 from capstan.report.rows import (
-    Examples,
+    ExampleCounts,
     Featurized,
     by_host,
     by_reason,
@@ -70,7 +70,7 @@ def gather(run: Run) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Settings:
+class SettingsTable:
     """A named table of settings."""
 
     name: str
@@ -79,8 +79,8 @@ class Settings:
 
 
 def _settings(
-    run: Run, featurized: Featurized | None, examples: Examples | None
-) -> Sequence[Settings]:
+    run: Run, featurized: Featurized | None, examples: ExampleCounts | None
+) -> Sequence[SettingsTable]:
     """Command and settings of each stage that ran, from what it wrote down."""
     values = {
         "images": _shard_settings(run),
@@ -89,7 +89,7 @@ def _settings(
         "model": read_settings(run),
     }
     names = dict.fromkeys([*(pipeline.name for pipeline in run.pipelines), *values])
-    tables = [Settings(name, _command(run, name), values.get(name, {})) for name in names]
+    tables = [SettingsTable(name, _command(run, name), values.get(name, {})) for name in names]
     return [table for table in tables if table.command or table.values]
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image, ImageOps
 
 from capstan.files import data_files
-from capstan.report.captions import Verdict, Word, judge, lot
+from capstan.report.captions import JudgedCaption, Word, judge, lot
 from capstan.report.run import Run, read_object
 from capstan.shards import read_images
 
@@ -29,7 +29,7 @@ class NewPicture:
 
     name: str
     picture: str | None  # data URI, None when it cannot be shown
-    verdict: Verdict
+    verdict: JudgedCaption
     reason: str  # why it has no caption, empty when it has one
 
 
@@ -120,7 +120,7 @@ def _read_caption(directory: Path, name: str) -> tuple[str, str]:
     return caption, "" if caption else reason.replace("_", " ")
 
 
-def _verdict(caption: str, true: str | None) -> Verdict:
+def _verdict(caption: str, true: str | None) -> JudgedCaption:
     if true is None:
         return judge(caption, [])
     verdict = judge(caption, [true])

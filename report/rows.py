@@ -60,7 +60,7 @@ WORDS = {
 
 
 @dataclass
-class Rows:
+class RowCounts:
     """Counts over all shards, filled shard by shard: no column of all rows is ever held."""
 
     total: int = 0
@@ -100,7 +100,7 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Examples:
+class ExampleCounts:
     """Rows of the training shards."""
 
     train: int
@@ -118,7 +118,7 @@ class Featurized:
 
 
 @dataclass(frozen=True)
-class Step:
+class FunnelStep:
     """One bar of the funnel; `count` is None when its stage was not run."""
 
     name: str
@@ -141,9 +141,9 @@ class Failed:
     example: str
 
 
-def read_rows(run: Run, keys: Collection[str]) -> tuple[Rows | None, dict[str, Path]]:
+def read_rows(run: Run, keys: Collection[str]) -> tuple[RowCounts | None, dict[str, Path]]:
     """Count all outcomes, and find in which tar the pictures of `keys` lie."""
-    rows, tars = Rows(), {}
+    rows, tars = RowCounts(), {}
     wanted = pa.array(sorted(keys), pa.string())
     stored = data_files(run.repo("images"), ".parquet")
     paths = stored or data_files(run.repo("features"), OUTCOMES_SUFFIX)
@@ -167,7 +167,7 @@ def read_featurized(run: Run) -> Featurized | None:
     return None if extractor is None else Featurized(rows, reasons, extractor)
 
 
-def read_examples(run: Run) -> Examples | None:
+def read_examples(run: Run) -> ExampleCounts | None:
     """Count the rows to train and to test on."""
     splits, cleaning = Counter[str](), None
     for table, manifest in _tables(run.repo("consolidate"), EXAMPLES):
@@ -175,7 +175,7 @@ def read_examples(run: Run) -> Examples | None:
         cleaning = manifest["cleaning"]
     if cleaning is None:
         return None
-    return Examples(splits["train"], splits.total() - splits["train"], cleaning)
+    return ExampleCounts(splits["train"], splits.total() - splits["train"], cleaning)
 
 
 def _tables(directory: Path, format: str) -> Iterator[tuple[pa.Table, dict[str, Any]]]:
@@ -192,8 +192,11 @@ def _counts(column: pa.ChunkedArray) -> dict[str, int]:
 
 
 def funnel(
-    rows: Rows | None, featurized: Featurized | None, examples: Examples | None, trained: bool
-) -> list[Step]:
+    rows: RowCounts | None,
+    featurized: Featurized | None,
+    examples: ExampleCounts | None,
+    trained: bool,
+) -> list[FunnelStep]:
     """Rows -> fetched -> valid -> featurized -> trained, each against the one before."""
     ingested = (None,) * 3 if rows is None else (rows.total, rows.fetched, rows.images)
     held_out = examples.held_out if examples else 0
@@ -208,17 +211,17 @@ def funnel(
             examples.train + held_out if examples else None,
         ),
     ]
-    steps: list[Step] = []
+    steps: list[FunnelStep] = []
     total = max(1, ingested[0] or 1)
     for name, words, count in counts:
         before = steps[-1].count if steps else None
         lost = 0 if count is None or before is None else max(0, before - count)
-        steps.append(Step(name, words, count, (count or 0) / total, lost / total, lost))
+        steps.append(FunnelStep(name, words, count, (count or 0) / total, lost / total, lost))
     steps[-1] = replace(steps[-1], held_out=held_out)
     return steps
 
 
-def by_reason(rows: Rows, featurized: Featurized | None) -> list[Failed]:
+def by_reason(rows: RowCounts, featurized: Featurized | None) -> list[Failed]:
     """All reasons, the most frequent first; those met by the network are counted too."""
     counts = rows.reasons + Counter(featurized.reasons if featurized else {})
     return reason_lines(counts, rows.total, rows.reason_urls)
@@ -234,7 +237,7 @@ def reason_lines(
     ]
 
 
-def by_host(rows: Rows) -> Sequence[Failed]:
+def by_host(rows: RowCounts) -> Sequence[Failed]:
     """The hosts with most failures, each with its commonest reason."""
     worst = sorted(rows.failures.items(), key=lambda item: (-item[1].total(), item[0]))
     return [

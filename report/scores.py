@@ -83,7 +83,7 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Scores:
+class ScoresSection:
     """`metrics.json`, for people."""
 
     split: str
@@ -96,14 +96,14 @@ class Scores:
     blind_caption: str
 
 
-def read_scores(run: Run) -> Scores | None:
+def read_scores(run: Run) -> ScoresSection | None:
     """Read the model's scores, or None when it has none yet."""
     path = run.repo("model") / "metrics.json"
     if not path.is_file():
         return None
     metrics = read_json(path, METRICS_FORMAT, METRICS_VERSION)
     try:
-        return Scores(
+        return ScoresSection(
             str(metrics["split"]),
             int(metrics["pictures"]),
             int(metrics["captions"]),

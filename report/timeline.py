@@ -22,7 +22,7 @@ STAGES = ("images", "features", "consolidate", "model", "predict")
 
 
 @dataclass(frozen=True)
-class Span:
+class WorkSpan:
     """Some work from one moment to another, unix seconds. `amount` is units, or 0 for a datum."""
 
     begin: float
@@ -43,7 +43,7 @@ class Speed:
 
 
 @dataclass(frozen=True)
-class Track:
+class PipelineTrack:
     """One pipeline; `pipeline` is None when it was not run."""
 
     name: str
@@ -57,7 +57,7 @@ class Track:
 class Timeline:
     """All pipelines over one axis."""
 
-    tracks: Sequence[Track]
+    tracks: Sequence[PipelineTrack]
     ticks: Sequence[Tick]
     seconds: float
     earlier: bool  # nothing new was done: the drawing shows the earlier runs
@@ -74,14 +74,14 @@ def read_timeline(run: Run) -> Timeline:
         span for units in progress.values() for spans in units.values() for span in spans
     ]
     begin, end, earlier = _window(run, everything)
-    axis = Span(begin, end)
+    axis = WorkSpan(begin, end)
     tracks = [
         _track(name, pipelines.get(name), datums[name], progress[name], axis) for name in names
     ]
     return Timeline(tracks, time_ticks(end - begin), end - begin, earlier)
 
 
-def _window(run: Run, spans: Sequence[Span]) -> tuple[float, float, bool]:
+def _window(run: Run, spans: Sequence[WorkSpan]) -> tuple[float, float, bool]:
     """From when to when to draw, and whether that is before this run."""
     latest = max((span.end for span in spans), default=run.started)
     earlier = bool(spans) and latest < run.started
@@ -90,17 +90,17 @@ def _window(run: Run, spans: Sequence[Span]) -> tuple[float, float, bool]:
     return begin, max(end, begin + 1), earlier
 
 
-def _datums(directory: Path) -> Iterator[Span]:
+def _datums(directory: Path) -> Iterator[WorkSpan]:
     for file in data_files(directory, ".json"):
         record = read_object(file)
         if "started" in record and "seconds" in record:
             begin = float(record["started"])
-            yield Span(begin, begin + float(record["seconds"]))
+            yield WorkSpan(begin, begin + float(record["seconds"]))
 
 
-def _progress(directory: Path) -> dict[str, list[Span]]:
+def _progress(directory: Path) -> dict[str, list[WorkSpan]]:
     """Work by unit, from the progress lines of all logs of a pipeline."""
-    units: dict[str, list[Span]] = defaultdict(list)
+    units: dict[str, list[WorkSpan]] = defaultdict(list)
     for file in data_files(directory, ".log"):
         last: dict[tuple[str, str], tuple[float, float]] = {}
         for moment, entry in _progress_lines(file):
@@ -110,7 +110,7 @@ def _progress(directory: Path) -> dict[str, list[Span]]:
             if done < before_done or begin > before:  # the same work began anew
                 before, before_done = begin, 0.0
             if done > before_done:
-                units[series[1]].append(Span(before, moment, done - before_done))
+                units[series[1]].append(WorkSpan(before, moment, done - before_done))
             last[series] = (moment, done)
     return units
 
@@ -133,10 +133,10 @@ def _progress_lines(file: Path) -> Iterator[tuple[float, dict[str, Any]]]:
 def _track(
     name: str,
     pipeline: PipelineResult | None,
-    datums: Iterable[Span],
-    progress: dict[str, list[Span]],
-    axis: Span,
-) -> Track:
+    datums: Iterable[WorkSpan],
+    progress: dict[str, list[WorkSpan]],
+    axis: WorkSpan,
+) -> PipelineTrack:
     drawn = [span for span in datums if span.end > axis.begin]
     lanes = _lanes(drawn)
     speeds = [
@@ -144,12 +144,12 @@ def _track(
         for unit, spans in sorted(progress.items())
         if (speed := _speed(unit, spans, axis)) is not None
     ]
-    return Track(name, pipeline, len(lanes), _bars(lanes, axis), speeds)
+    return PipelineTrack(name, pipeline, len(lanes), _bars(lanes, axis), speeds)
 
 
-def _lanes(spans: Iterable[Span]) -> list[list[Span]]:
+def _lanes(spans: Iterable[WorkSpan]) -> list[list[WorkSpan]]:
     """Spread spans over as few lanes as keep them from covering each other."""
-    lanes: list[list[Span]] = []
+    lanes: list[list[WorkSpan]] = []
     for span in sorted(spans, key=lambda span: span.begin):
         free = (lane for lane in lanes if lane[-1].end <= span.begin + 0.01)
         lane = next(free, None)
@@ -160,7 +160,7 @@ def _lanes(spans: Iterable[Span]) -> list[list[Span]]:
     return lanes
 
 
-def _bars(lanes: Sequence[Sequence[Span]], axis: Span) -> str:
+def _bars(lanes: Sequence[Sequence[WorkSpan]], axis: WorkSpan) -> str:
     """A rectangle per datum as path data; at most one per thousandth of the axis and lane."""
     height = 1000 / max(1, len(lanes))
     widths: dict[tuple[int, int], int] = {}
@@ -175,7 +175,7 @@ def _bars(lanes: Sequence[Sequence[Span]], axis: Span) -> str:
     )
 
 
-def _speed(unit: str, spans: Iterable[Span], axis: Span) -> Speed | None:
+def _speed(unit: str, spans: Iterable[WorkSpan], axis: WorkSpan) -> Speed | None:
     spans = [span for span in spans if span.end > axis.begin]
     width = (axis.end - axis.begin) / BINS
     amounts = [0.0] * BINS
@@ -194,7 +194,7 @@ def _speed(unit: str, spans: Iterable[Span], axis: Span) -> Speed | None:
     )
 
 
-def _spread(span: Span, axis: Span, amounts: list[float]) -> None:
+def _spread(span: WorkSpan, axis: WorkSpan, amounts: list[float]) -> None:
     """Add a span's amount to the bins it covers, in proportion."""
     left, right = (BINS * _place(moment, axis) for moment in (span.begin, span.end))
     if right - left < 1e-9:
@@ -205,7 +205,7 @@ def _spread(span: Span, axis: Span, amounts: list[float]) -> None:
         amounts[index] += max(0.0, overlap) / (right - left) * span.amount
 
 
-def _busy(spans: Iterable[Span]) -> float:
+def _busy(spans: Iterable[WorkSpan]) -> float:
     """Seconds in which at least one span was under way."""
     seconds, reached = 0.0, 0.0
     for span in sorted(spans, key=lambda span: span.begin):
@@ -214,5 +214,5 @@ def _busy(spans: Iterable[Span]) -> float:
     return max(seconds, 1e-3)
 
 
-def _place(moment: float, axis: Span) -> float:
+def _place(moment: float, axis: WorkSpan) -> float:
     return min(1.0, max(0.0, (moment - axis.begin) / (axis.end - axis.begin)))

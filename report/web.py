@@ -24,7 +24,7 @@ STATUS_WORDS = {"none": "no answer came"}
 
 
 @dataclass(frozen=True)
-class Seen:
+class Outcomes:
     """What came of some rows: of a run, or of those of one host or shard."""
 
     name: str
@@ -45,7 +45,7 @@ class Seen:
 class Sums:
     """The whole run."""
 
-    seen: Seen
+    seen: Outcomes
     seconds: float
     hosts: int
     reasons: Sequence[Failed]
@@ -66,7 +66,7 @@ class Sums:
 class Busy:
     """Hosts or shards: some of them, of so many."""
 
-    shown: Sequence[Seen]
+    shown: Sequence[Outcomes]
     total: int
 
 
@@ -119,10 +119,10 @@ def _read(path: Path, parse: Callable[[Mapping[str, Any]], Line]) -> list[Line]:
 
 def _seen(
     name: str, line: Mapping[str, Any], latency: Mapping[str, float | None] | None = None
-) -> Seen:
+) -> Outcomes:
     counts = {count: int(line[count]) for count in ("rows", "images", "attempts", "bytes")}
     times = {name: value and float(value) for name, value in (latency or {}).items()}
-    return Seen(str(name), **counts, reasons=_reasons(line["reasons"]), latency=times)
+    return Outcomes(str(name), **counts, reasons=_reasons(line["reasons"]), latency=times)
 
 
 def _reasons(text: str) -> dict[str, int]:
@@ -134,7 +134,7 @@ def _reasons(text: str) -> dict[str, int]:
     return dict(counts.most_common())
 
 
-def _shard(line: Mapping[str, Any]) -> Seen:
+def _shard(line: Mapping[str, Any]) -> Outcomes:
     return _seen(line["shard"], line, {key: line[f"latency_{key}"] for key in ("p50", "p99")})
 
 
@@ -147,7 +147,7 @@ def _rates(name: str, timeline: Sequence[Mapping[str, int]], seconds: float, uni
     return rate_chart(name, amounts, seconds)
 
 
-def _most(lines: Sequence[Seen], by: Callable[[Seen], float]) -> Busy:
+def _most(lines: Sequence[Outcomes], by: Callable[[Outcomes], float]) -> Busy:
     """Those with the most, but none that has nothing of it."""
     some = [line for line in lines if by(line) > 0]
     return Busy(sorted(some, key=lambda line: (-by(line), line.name))[:TOP], len(some))

@@ -15,7 +15,7 @@ from capstan.train.consolidate import SPLITS
 from capstan.train.dataset import Corpus, pictures
 from capstan.train.evaluate import Evaluation, Prediction
 from capstan.train.history import History
-from capstan.train.settings import Plan
+from capstan.train.settings import TrainingPlan
 from capstan.train.vocabulary import UNKNOWN
 
 if TYPE_CHECKING:
@@ -63,7 +63,11 @@ before passing the model on, see to those of the data and of the extractor's wei
 
 
 def model_card(
-    plan: Plan, corpus: Corpus, captioner: "Captioner", history: History, evaluation: Evaluation
+    plan: TrainingPlan,
+    corpus: Corpus,
+    captioner: "Captioner",
+    history: History,
+    evaluation: Evaluation,
 ) -> str:
     """The card of a model that was trained on a corpus."""
     limits = [*LIMITS, _unknown_words(corpus, captioner, evaluation)]
@@ -82,7 +86,7 @@ def model_card(
     return "\n\n".join(parts) + "\n"
 
 
-def _front_matter(plan: Plan, corpus: Corpus, evaluation: Evaluation) -> str:
+def _front_matter(plan: TrainingPlan, corpus: Corpus, evaluation: Evaluation) -> str:
     """As https://huggingface.co/docs/hub/model-cards wants it; JSON's strings are YAML's too."""
     metrics = [
         f"    - type: {METRIC_TYPES.get(name, 'bleu')}\n"
@@ -165,12 +169,12 @@ def _data(corpus: Corpus, captioner: "Captioner") -> str:
     return f"{_table([('split', 'pictures', 'captions', 'from'), *rows])}\n\n{_list(facts)}"
 
 
-def _network(plan: Plan, captioner: "Captioner") -> str:
+def _network(plan: TrainingPlan, captioner: "Captioner") -> str:
     weights = f"{captioner.network.count_params():,} weights"
     return f"Profile `{plan.profile}`, {weights}:\n\n{_list(_words(asdict(plan.architecture)))}"
 
 
-def _training(plan: Plan, history: History) -> str:
+def _training(plan: TrainingPlan, history: History) -> str:
     best = next(curve for curve in history.curves if curve.epoch == history.best)
     judged = (
         "no validation split"

@@ -35,8 +35,8 @@ from capstan.train.settings import (
     PRECISIONS,
     PROFILES,
     VOCABULARY,
-    Plan,
-    Settings,
+    TrainingPlan,
+    TrainSettings,
 )
 from capstan.train.workers import Place, end_with_supervisor, is_supervised, place, supervise
 
@@ -87,7 +87,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="processes that train together on this machine; each opens a port that other machines "
         "reach and anyone may use: have a firewall before it",
     )
-    for field in fields(Settings):
+    for field in fields(TrainSettings):
         parser.add_argument(
             f"--{field.name.replace('_', '-')}",
             type=type(field.default),
@@ -113,7 +113,7 @@ def run(arguments: argparse.Namespace) -> None:
         _train(arguments.input, plan, here)
 
 
-def _train(source: Path, plan: Plan, here: Place) -> None:
+def _train(source: Path, plan: TrainingPlan, here: Place) -> None:
     # What the chief checks the others of the same machine need not.
     corpus = load_corpus(source, check=here.rank == 0 or not is_supervised())
     if not len(corpus.select("train")):
@@ -140,9 +140,9 @@ def _command(arguments: argparse.Namespace) -> list[str]:
     ]
 
 
-def _plan(arguments: argparse.Namespace, source: Path, here: Place) -> Plan:
-    settings = Settings(
-        **{field.name: getattr(arguments, field.name) for field in fields(Settings)}
+def _plan(arguments: argparse.Namespace, source: Path, here: Place) -> TrainingPlan:
+    settings = TrainSettings(
+        **{field.name: getattr(arguments, field.name) for field in fields(TrainSettings)}
     )
     architecture = PROFILES[arguments.profile]
     given = {name: getattr(arguments, name) for name in ("dropout", "state_dropout")}
@@ -152,7 +152,7 @@ def _plan(arguments: argparse.Namespace, source: Path, here: Place) -> Plan:
     identity: list[Any] = [fingerprint(source), asdict(architecture), asdict(settings)]
     if arguments.embeddings is not None:
         identity.append(sha256_file(existing(arguments.embeddings)))
-    return Plan(
+    return TrainingPlan(
         output_directory(arguments.output) if here.rank == 0 else arguments.output,
         arguments.profile,
         architecture,
@@ -162,14 +162,14 @@ def _plan(arguments: argparse.Namespace, source: Path, here: Place) -> Plan:
     )
 
 
-def _said_done(plan: Plan) -> bool:
+def _said_done(plan: TrainingPlan) -> bool:
     done = _is_done(plan)
     if done:
         logger.info("%s: trained on the same data and settings; nothing to do", plan.output)
     return done
 
 
-def _is_done(plan: Plan) -> bool:
+def _is_done(plan: TrainingPlan) -> bool:
     if not all((plan.saved / name).is_file() for name in (NETWORK, VOCABULARY, DESCRIPTION)):
         return False
     try:

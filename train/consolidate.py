@@ -39,7 +39,7 @@ SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
-class Settings:
+class ConsolidateSettings:
     """How captions are cleaned and pictures divided."""
 
     cleaning: str = "standard"
@@ -69,7 +69,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Folders:
+class ConsolidateFolders:
     """Where a run reads and writes."""
 
     input: Path
@@ -80,7 +80,7 @@ class Folders:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `capstan consolidate`."""
-    defaults = Settings()
+    defaults = ConsolidateSettings()
     parser.add_argument("--input", type=Path, required=True, help="raw data: TSV chunks")
     parser.add_argument("--features", type=Path, required=True, help="feature shards")
     parser.add_argument(
@@ -121,14 +121,14 @@ def _assignment(text: str) -> tuple[str, str]:
 
 def run(arguments: argparse.Namespace) -> None:
     """Consolidate every chunk below --input."""
-    settings = Settings(
+    settings = ConsolidateSettings(
         arguments.cleaning,
         arguments.validation_share,
         arguments.test_share,
         tuple(arguments.assign),
     )
     features = input_directory(arguments.features, "--features")
-    folders = Folders(
+    folders = ConsolidateFolders(
         input_directory(arguments.input),
         features,
         input_directory(arguments.vectors or features, "--vectors"),
@@ -137,7 +137,7 @@ def run(arguments: argparse.Namespace) -> None:
     consolidate(folders, settings)
 
 
-def consolidate(folders: Folders, settings: Settings) -> Counter[str]:
+def consolidate(folders: ConsolidateFolders, settings: ConsolidateSettings) -> Counter[str]:
     """Write a training shard for each chunk that has changed; return the counts reported.
 
     Counts: `joined`, `without features`, `empty after cleaning`, and each split's examples; also
@@ -158,7 +158,7 @@ def consolidate(folders: Folders, settings: Settings) -> Counter[str]:
     return counts
 
 
-def _check_chunks(folders: Folders, chunks: Sequence[str]) -> None:
+def _check_chunks(folders: ConsolidateFolders, chunks: Sequence[str]) -> None:
     if not chunks:
         raise SettingError(f"{folders.input}: no chunk there; make some with `capstan split`")
     for folder, suffix in ((folders.features, ".parquet"), (folders.vectors, ".npy")):
@@ -170,7 +170,9 @@ def _check_chunks(folders: Folders, chunks: Sequence[str]) -> None:
             )
 
 
-def _consolidate_chunk(folders: Folders, chunk: str, settings: Settings) -> Counter[str]:
+def _consolidate_chunk(
+    folders: ConsolidateFolders, chunk: str, settings: ConsolidateSettings
+) -> Counter[str]:
     source, features = folders.input / chunk, folders.features / f"{chunk}.parquet"
     provenance = {
         "chunk_sha256": sha256_file(source),
@@ -216,7 +218,7 @@ def read_captions(path: Path) -> list[str]:
 
 
 def _join(
-    chunk: str, captions: Sequence[str], features: dict[str, Feature], settings: Settings
+    chunk: str, captions: Sequence[str], features: dict[str, Feature], settings: ConsolidateSettings
 ) -> tuple[pa.Table, Counter[str]]:
     clean, assigned = PROFILES[settings.cleaning], settings.assigned(chunk)
     examples: list[dict[str, Any]] = []

@@ -84,7 +84,7 @@ def _read_column(table: Path | pa.Table, name: str) -> pa.Array:
 
 
 @dataclass(frozen=True)
-class Batch:
+class TrainBatch:
     """What one training step sees. A row of `targets` is its row of `words`, one step ahead."""
 
     features: NDArray[np.float16]  # B x D
@@ -237,7 +237,7 @@ class Examples:
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def batches(self, order: Iterable[NDArray[np.int64]]) -> Iterator[Batch]:
+    def batches(self, order: Iterable[NDArray[np.int64]]) -> Iterator[TrainBatch]:
         """Batches of the examples whose indices are given.
 
         For no indices, a row without words: it adds nothing to a sum of losses, while kernels of
@@ -246,16 +246,16 @@ class Examples:
         for indices in order:
             yield self._batch(indices) if len(indices) else self._blank()
 
-    def _batch(self, indices: NDArray[np.int64]) -> Batch:
+    def _batch(self, indices: NDArray[np.int64]) -> TrainBatch:
         words, targets = pad(self._sequences, indices, self.lengths[indices])
         places = self._places[indices]
-        return Batch(self._read(places["array"], places["row"]), words, targets)
+        return TrainBatch(self._read(places["array"], places["row"]), words, targets)
 
-    def _blank(self) -> Batch:
+    def _blank(self) -> TrainBatch:
         words = np.full((1, WIDTHS[0]), PAD, np.int32)
         targets = words.copy()
         words[:, 0] = START
-        return Batch(np.zeros((1, self.feature_size), np.float16), words, targets)
+        return TrainBatch(np.zeros((1, self.feature_size), np.float16), words, targets)
 
 
 def pad(

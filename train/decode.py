@@ -44,7 +44,7 @@ class Stepper:
         self._text = model.get_layer("text") if "text" in names else None
         self._head = [model.get_layer(name) for name in ("hidden", "logits") if name in names]
         self.feature_size = int(model.inputs[0].shape[1])
-        self._banned = unsayable(model.output.shape[-1])
+        self._banned = suppressed_tokens(model.output.shape[-1])
 
     def start(self, features: tf.Tensor) -> State:
         """State before the first word, from features [B, D]."""
@@ -67,7 +67,7 @@ class Stepper:
         return (image, *decoder, *language), tf.nn.log_softmax(output + self._banned)
 
 
-def unsayable(vocabulary: int) -> tf.Tensor:
+def suppressed_tokens(vocabulary: int) -> tf.Tensor:
     """What is added to scores [V]: -inf for the specials that no caption holds, 0 for all else."""
     banned = np.zeros(vocabulary, np.float32)
     banned[[PAD, START, UNKNOWN]] = NEVER
@@ -82,7 +82,7 @@ class Captions(NamedTuple):
     scores: Any  # [B, K], by which they are ranked
 
 
-class Beginnings(NamedTuple):
+class Hypotheses(NamedTuple):
     """Beginnings of captions, k for each of the A pictures that are not done."""
 
     pictures: tf.Tensor  # [A], their numbers in the batch
@@ -91,7 +91,7 @@ class Beginnings(NamedTuple):
     state: State  # each [A * k, ...], before the last word
 
 
-class Choices(NamedTuple):
+class Candidates(NamedTuple):
     """Beginnings, K for each of A pictures, that are to get a word more; best first."""
 
     totals: tf.Tensor  # [A, K] log-probabilities with that word
@@ -126,7 +126,7 @@ class Decoder:
     def _find_batch(self, features: tf.Tensor) -> Captions:
         rows, length = tf.shape(features)[0], self._max_length + 1
         words = tf.fill([rows, 1], START)
-        beginnings = Beginnings(
+        beginnings = Hypotheses(
             tf.range(rows),
             tf.concat([words, tf.fill([rows, length - 1], PAD)], axis=1),
             tf.zeros([rows, length]),
@@ -135,7 +135,7 @@ class Decoder:
         shape = [rows, self._search.beam, length]
         found = Captions(tf.fill(shape, PAD), tf.zeros(shape), tf.fill(shape[:2], NEVER))
 
-        def more(index: tf.Tensor, beginnings: Beginnings, _: Captions) -> tf.Tensor:
+        def more(index: tf.Tensor, beginnings: Hypotheses, _: Captions) -> tf.Tensor:
             return tf.logical_and(index < length, tf.size(beginnings.pictures) > 0)
 
         variables = (0, beginnings, found)
@@ -148,8 +148,8 @@ class Decoder:
         return Captions(*variables[2])
 
     def _continue(
-        self, index: tf.Tensor, old: Beginnings, found: Captions
-    ) -> tuple[tf.Tensor, Beginnings, Captions]:
+        self, index: tf.Tensor, old: Hypotheses, found: Captions
+    ) -> tuple[tf.Tensor, Hypotheses, Captions]:
         """One word more for each beginning of `index` words."""
         state, next_word = self._stepper.step(old.state, old.words[:, index])
         if self._search.no_repeat:
@@ -166,7 +166,7 @@ class Decoder:
         new = grow(old._replace(state=state), index, choices, tf.where(is_open)[:, 0])
         return index + 1, new, found
 
-    def _choose(self, old: Beginnings, next_word: tf.Tensor) -> Choices:
+    def _choose(self, old: Hypotheses, next_word: tf.Tensor) -> Candidates:
         """The most probable of all beginnings with one word more (not ended)."""
         pictures = tf.size(old.pictures)
         best, words = best_words(next_word, self._search.beam + 1)
@@ -178,10 +178,10 @@ class Decoder:
         totals, chosen = tf.math.top_k(totals, tf.minimum(self._search.beam, each))
         chosen += tf.range(pictures)[:, None] * each
         words, best = (tf.gather(tf.reshape(part, [-1]), chosen) for part in (words, best))
-        return Choices(totals, chosen // width, words, best)
+        return Candidates(totals, chosen // width, words, best)
 
     def _add(
-        self, found: Captions, ended: Beginnings, scores: tf.Tensor
+        self, found: Captions, ended: Hypotheses, scores: tf.Tensor
     ) -> tuple[Captions, tf.Tensor]:
         """The best of the captions found and newly ended, and each picture's worst score."""
         shape = [*tf.unstack(tf.shape(scores)), self._max_length + 1]
@@ -205,12 +205,12 @@ class Decoder:
         ), kept.scores[:, -1]
 
 
-def grow(old: Beginnings, index: tf.Tensor, choices: Choices, rows: tf.Tensor) -> Beginnings:
+def grow(old: Hypotheses, index: tf.Tensor, choices: Candidates, rows: tf.Tensor) -> Hypotheses:
     """Beginnings with the chosen words said, of the pictures in these rows only."""
     parents, words, log_probabilities = (
         tf.reshape(tf.gather(part, rows), [-1]) for part in choices[1:]
     )
-    return Beginnings(
+    return Hypotheses(
         tf.gather(old.pictures, rows),
         put(tf.gather(old.words, parents), index + 1, words),
         put(tf.gather(old.log_probabilities, parents), index, log_probabilities),

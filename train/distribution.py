@@ -13,7 +13,7 @@ from capstan.train.workers import LostWorkerError, place
 
 
 @dataclass(frozen=True)
-class Group:
+class WorkerGroup:
     """The processes that train one model together, and this one's place among them."""
 
     strategy: Any = field(default_factory=tf.distribute.get_strategy)
@@ -54,19 +54,19 @@ class Group:
         return letters.astype(np.uint8).tobytes().decode()
 
 
-def join() -> Group:
+def join() -> WorkerGroup:
     """The group TF_CONFIG describes, once all are there; else this process and its GPUs."""
     tf.get_logger().setLevel("WARNING")  # it tells of every collective
     here = place()
     if here.size > 1:
-        return Group(tf.distribute.MultiWorkerMirroredStrategy(), here.rank, here.size)
+        return WorkerGroup(tf.distribute.MultiWorkerMirroredStrategy(), here.rank, here.size)
     if len(tf.config.list_logical_devices("GPU")) > 1:
-        return Group(tf.distribute.MirroredStrategy())
-    return Group()
+        return WorkerGroup(tf.distribute.MirroredStrategy())
+    return WorkerGroup()
 
 
 @contextmanager
-def losing_workers(group: Group) -> Iterator[None]:
+def losing_workers(group: WorkerGroup) -> Iterator[None]:
     """Raise LostWorkerError where TensorFlow says that others of the group are gone.
 
     It does within seconds of a worker's death, and when one has not been heard of for ten.

@@ -33,7 +33,7 @@ from capstan.files import atomic_write, input_directory, output_directory, write
 from capstan.records import METRICS_FORMAT, METRICS_VERSION
 from capstan.train.consolidate import SPLITS
 from capstan.train.dataset import Corpus, load_corpus, pictures, read_features
-from capstan.train.scores import Judge, Lengths, PictureScores, Scores, lengths
+from capstan.train.scores import CaptionScorer, Lengths, PictureScores, Scores, lengths
 from capstan.train.search import Search, add_flags, given
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ def evaluate(captioner: "Captioner", corpus: Corpus, split: str) -> Evaluation:
     known = _references(examples)
     keys, hashes = (one_each.column(name).to_pylist() for name in ("key", "sha256"))
     references = [known[sha256] for sha256 in hashes]
-    judge = Judge(references, captioner.max_length)
+    judge = CaptionScorer(references, captioner.max_length)
     scores, of_each = judge.score(captions)
     # Decoding looks at one picture at a time: captions of shuffled features are shuffled captions.
     shuffled = [captions[i] for i in _derangement(len(captions))]

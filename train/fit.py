@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from capstan.errors import SettingError
 from capstan.progress import Progress
-from capstan.train.dataset import Batch, Examples, epoch_order, length_order, share
-from capstan.train.distribution import Group
+from capstan.train.dataset import Examples, TrainBatch, epoch_order, length_order, share
+from capstan.train.distribution import WorkerGroup
 from capstan.train.history import (
     CHECKPOINTS,
     Epoch,
@@ -30,7 +30,7 @@ from capstan.train.history import (
     save,
     write_curves,
 )
-from capstan.train.settings import Settings
+from capstan.train.settings import TrainSettings
 from capstan.train.trainer import Sums, Trainer, epoch_size
 
 logger = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ LOSS_EVERY = 20  # steps between looks at the loss, which make the device wait
 def fit(
     trainer: Trainer,
     examples: tuple[Examples, Examples | None],
-    settings: Settings,
+    settings: TrainSettings,
     output: Path,
     fingerprint: str,
 ) -> History:
@@ -94,7 +94,7 @@ def _resume(trainer: Trainer, output: Path, fingerprint: str) -> History:
     return history or history_from_json(text)
 
 
-def _summary_writer(group: Group, output: Path) -> Any:
+def _summary_writer(group: WorkerGroup, output: Path) -> Any:
     if group.is_chief:
         return tf.summary.create_file_writer(str(output / TENSORBOARD))
     return tf.summary.create_noop_writer()
@@ -104,7 +104,7 @@ def _run_epoch(
     trainer: Trainer,
     train: Examples,
     validation: Examples | None,
-    settings: Settings,
+    settings: TrainSettings,
     index: int,
     progress: Progress,
 ) -> Epoch:
@@ -134,7 +134,7 @@ def run_batches(
     step: Callable[..., Sums],
     examples: Examples,
     order: Sequence[NDArray[np.int64]],
-    group: Group | None = None,
+    group: WorkerGroup | None = None,
     progress: Progress | None = None,
 ) -> tuple[float, float]:
     """Take a step with each batch of `order` (example indices), of which each worker has a share.
@@ -142,7 +142,7 @@ def run_batches(
     Returns the group's mean loss per word, and the seconds that the worker who waited longest
     waited for batches. Progress counts the captions of all, and notes this worker's loss.
     """
-    group = group or Group()
+    group = group or WorkerGroup()
     sums = np.zeros(2)
     shares = (share(batch, group.rank, group.size) for batch in order)
     wait = Wait(ahead(examples.batches(shares)))
@@ -180,7 +180,7 @@ class Wait:
             yield value
 
 
-def ahead(batches: Iterator[Batch]) -> Iterator[tuple[NDArray[Any], ...]]:
+def ahead(batches: Iterator[TrainBatch]) -> Iterator[tuple[NDArray[Any], ...]]:
     """Batches made ready on a thread of their own, as (features, words, targets)."""
     with ThreadPoolExecutor(1, "batches") as pool:
         ready = deque(pool.submit(next, batches, None) for _ in range(AHEAD))

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from capstan.train.decode import unsayable
+from capstan.train.decode import suppressed_tokens
 from capstan.train.vocabulary import END, START
 
 Score = Callable[[NDArray[Any], NDArray[np.int32]], NDArray[np.float32]]
@@ -23,7 +23,7 @@ def word_scorer(model: keras.Model) -> Score:
     It gives the log-probabilities [N, L + 1], in nats, of each word given those before, then of
     the end; -inf for words that no search says.
     """
-    banned = unsayable(model.output.shape[-1])
+    banned = suppressed_tokens(model.output.shape[-1])
 
     @tf.function(
         input_signature=[

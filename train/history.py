@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from capstan.files import atomic_write
-from capstan.train.settings import Settings
+from capstan.train.settings import TrainSettings
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class History:
         losses = [curve.validation_loss for curve in self.curves if curve.epoch == self.best]
         return losses[0] if losses and losses[0] is not None else float("inf")
 
-    def is_over(self, settings: Settings) -> bool:
+    def is_over(self, settings: TrainSettings) -> bool:
         """Whether all epochs are done or the validation loss has stopped falling."""
         done = len(self.curves)
         return done >= settings.epochs or (self.best > 0 and done - self.best >= settings.patience)

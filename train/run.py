@@ -14,13 +14,13 @@ from capstan.files import atomic_write
 from capstan.train.captioner import Captioner, save_description, save_network
 from capstan.train.card import model_card
 from capstan.train.dataset import Corpus, Examples, pictures, read_features
-from capstan.train.distribution import Group, losing_workers
+from capstan.train.distribution import WorkerGroup, losing_workers
 from capstan.train.embeddings import read_embeddings
 from capstan.train.evaluate import evaluate, write_evaluation
 from capstan.train.fit import fit
 from capstan.train.history import CHECKPOINTS, History
 from capstan.train.model import arithmetic, build_model
-from capstan.train.settings import Architecture, Plan
+from capstan.train.settings import Architecture, TrainingPlan
 from capstan.train.trainer import Trainer
 from capstan.train.vocabulary import Vocabulary, build_vocabulary
 
@@ -30,7 +30,7 @@ CARD = "model_card.md"
 NORMALISED_ON = 20_000  # pictures whose mean and variance stand for all
 
 
-def train(corpus: Corpus, plan: Plan, group: Group) -> None:
+def train(corpus: Corpus, plan: TrainingPlan, group: WorkerGroup) -> None:
     """Fit a captioner, save and evaluate it, and print its scores: the last three the chief does.
 
     `model.json` is written last: until then the run is not done, and goes on when called again.
@@ -44,7 +44,7 @@ def train(corpus: Corpus, plan: Plan, group: Group) -> None:
         group.text_from_chief("done")  # should the chief die now, it needs the others to go on
 
 
-def _check_same(plan: Plan, group: Group) -> None:
+def _check_same(plan: TrainingPlan, group: WorkerGroup) -> None:
     if group.text_from_chief(plan.fingerprint) != plan.fingerprint:
         raise SettingError(
             f"worker {group.rank} has other data or settings than worker 0; give all the same"
@@ -52,7 +52,7 @@ def _check_same(plan: Plan, group: Group) -> None:
 
 
 def _finish(
-    corpus: Corpus, plan: Plan, vocabulary: Vocabulary, model: keras.Model, history: History
+    corpus: Corpus, plan: TrainingPlan, vocabulary: Vocabulary, model: keras.Model, history: History
 ) -> None:
     captioner = Captioner(
         model, vocabulary, corpus.extractor, corpus.cleaning, plan.settings.max_length
@@ -80,7 +80,9 @@ def _finish(
     sys.stdout.write(evaluation.table())
 
 
-def _fit(corpus: Corpus, plan: Plan, group: Group) -> tuple[Vocabulary, keras.Model, History]:
+def _fit(
+    corpus: Corpus, plan: TrainingPlan, group: WorkerGroup
+) -> tuple[Vocabulary, keras.Model, History]:
     settings = plan.settings
     keras.utils.set_random_seed(settings.seed)
     training, validation = corpus.select("train"), corpus.select("validation")
@@ -109,7 +111,7 @@ def _fit(corpus: Corpus, plan: Plan, group: Group) -> tuple[Vocabulary, keras.Mo
 
 
 def _embeddings(
-    plan: Plan, vocabulary: Vocabulary
+    plan: TrainingPlan, vocabulary: Vocabulary
 ) -> tuple[Architecture, NDArray[np.float32] | None]:
     """Ready-made word vectors (V x E), if any, and the architecture with vectors of that length."""
     if plan.embeddings is None:

@@ -54,7 +54,7 @@ class PictureScores:
     bleu_4: float  # by the tutorial's protocol
 
 
-class Judge:
+class CaptionScorer:
     """Scores captions, one for each picture, by references weighed once."""
 
     def __init__(self, references: Sequence[Sequence[str]], limit: int) -> None:

@@ -45,7 +45,7 @@ PROFILES: Mapping[str, Architecture] = {
 
 
 @dataclass(frozen=True)
-class Settings:
+class TrainSettings:
     """How a captioner is trained."""
 
     epochs: int = 10
@@ -89,13 +89,13 @@ NETWORK, VOCABULARY, DESCRIPTION = "saved_model.keras", "vocabulary.json", "mode
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingPlan:
     """One training run."""
 
     output: Path
     profile: str
     architecture: Architecture
-    settings: Settings
+    settings: TrainSettings
     fingerprint: str  # of data, architecture and settings
     embeddings: Path | None = None  # word vectors to start from; their length is what counts
 

@@ -14,10 +14,10 @@ import numpy as np
 import tensorflow as tf
 
 from capstan.train.dataset import Examples, epoch_part
-from capstan.train.distribution import Group
+from capstan.train.distribution import WorkerGroup
 from capstan.train.losses import word_losses
 from capstan.train.model import decoder_states
-from capstan.train.settings import Settings
+from capstan.train.settings import TrainSettings
 
 SEED_STEP = 1_000_003  # between the random states of two replicas
 Sums = tuple[tf.Tensor, tf.Tensor]  # loss (nats) and number of words
@@ -30,10 +30,10 @@ class Trainer:
         self,
         model: keras.Model,
         train: Examples,
-        settings: Settings,
-        group: Group | None = None,
+        settings: TrainSettings,
+        group: WorkerGroup | None = None,
     ) -> None:
-        self.model, self.group = model, group or Group()
+        self.model, self.group = model, group or WorkerGroup()
         self._states, self._logits = decoder_states(model), model.get_layer("logits")
         self._smoothing, self._clip = settings.label_smoothing, settings.clip
         # A constant in place of each batch's own number of words: batches of short captions then
@@ -203,13 +203,13 @@ def _optimizer(rate: Any, weight_decay: float) -> Any:
     return optimizer
 
 
-def epoch_size(examples: int, epoch: int, settings: Settings) -> int:
+def epoch_size(examples: int, epoch: int, settings: TrainSettings) -> int:
     """Captions of an epoch (counted from 0)."""
     _, start, end = epoch_part(examples, epoch, settings.epoch_captions)
     return end - start
 
 
-def _schedule(settings: Settings, examples: int) -> Any:
+def _schedule(settings: TrainSettings, examples: int) -> Any:
     """Linear warm-up to the learning rate, then a cosine down to a hundredth of it."""
     sizes = (epoch_size(examples, epoch, settings) for epoch in range(settings.epochs))
     steps = sum(-(-size // settings.batch_size) for size in sizes)

@@ -79,7 +79,7 @@ def end_with_supervisor() -> None:
 
 
 @dataclass(frozen=True)
-class Failure:
+class WorkerFailure:
     """How a worker ended that should not have."""
 
     rank: int
@@ -129,7 +129,7 @@ def terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, previous)
 
 
-def _run_group(command: Sequence[str], workers: int) -> Failure | None:
+def _run_group(command: Sequence[str], workers: int) -> WorkerFailure | None:
     """Run the group once, to its end or the first failure; nothing of it is left after that."""
     ended: Ends = SimpleQueue()
 
@@ -146,7 +146,7 @@ def _run_group(command: Sequence[str], workers: int) -> Failure | None:
         if blamed is None:
             return None
         rank, status = blamed
-        return Failure(rank, status, _tail(logs / str(rank)) if rank else ())
+        return WorkerFailure(rank, status, _tail(logs / str(rank)) if rank else ())
 
 
 def _first_failure(ended: Ends, running: set[int]) -> tuple[int, int | None] | None:

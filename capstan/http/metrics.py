@@ -18,7 +18,7 @@ SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 CLIENT_IS_GONE = 499  # as others count it; nobody reads it
 
 
-class Metrics:
+class HttpMetrics:
     """A service's numbers, each instance with its own registry."""
 
     def __init__(self) -> None:

@@ -9,11 +9,11 @@ from typing import Any
 import grpc
 
 from capstan.errors import CapstanError
-from capstan.pachyderm.connection import CERTIFICATES, TOKEN, Target
+from capstan.pachyderm.connection import CERTIFICATES, TOKEN, ServerTarget
 
 
 @contextmanager
-def plain_errors(target: Target) -> Iterator[None]:
+def plain_errors(target: ServerTarget) -> Iterator[None]:
     """Turn errors of gRPC into CapstanError, with the cure."""
     logging.getLogger("grpc").setLevel(logging.CRITICAL)  # it logs what is raised, with tracebacks
     try:
@@ -25,7 +25,7 @@ def plain_errors(target: Target) -> Iterator[None]:
         raise CapstanError(_explain(target, code, " ".join(str(details).split()))) from error
 
 
-def _explain(target: Target, code: Any, details: str) -> str:
+def _explain(target: ServerTarget, code: Any, details: str) -> str:
     other = "grpc" if target.tls else "grpcs"
     cures = {
         grpc.StatusCode.UNAVAILABLE: f"nothing answers as it should ({details}); is Pachyderm up, "

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from importlib.util import find_spec
 
-from capstan.pachyderm.connection import Target
+from capstan.pachyderm.connection import ServerTarget
 from capstan.pachyderm.server import Server
 
 
 @contextmanager
-def open_server(target: Target) -> Iterator[Server]:
+def open_server(target: ServerTarget) -> Iterator[Server]:
     """A server that answers. Inside, what it refuses is raised as CapstanError."""
     from capstan.pachyderm.calls import plain_errors
 
@@ -20,7 +20,7 @@ def open_server(target: Target) -> Iterator[Server]:
         yield server
 
 
-def _connect(target: Target) -> Server:
+def _connect(target: ServerTarget) -> Server:
     if find_spec("pachyderm_sdk") or not find_spec("python_pachyderm"):
         from capstan.pachyderm.sdk import SdkServer
 

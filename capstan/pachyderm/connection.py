@@ -28,7 +28,7 @@ IN_PODS = Path("/pachctl/config.json")
 
 
 @dataclass(frozen=True)
-class Target:
+class ServerTarget:
     """A server, and what to tell it."""
 
     host: str
@@ -69,7 +69,7 @@ def add_flags(parser: argparse.ArgumentParser, prefix: str = "") -> None:
 
 def find(
     arguments: argparse.Namespace, environment: Mapping[str, str] = os.environ, prefix: str = ""
-) -> Target:
+) -> ServerTarget:
     """The server that the flags of `add_flags`, the environment or pachctl's configuration name.
 
     SettingError for what cannot be read or used.
@@ -91,7 +91,9 @@ def find(
     token = _text(token_file) if token_file else environment.get(TOKEN)
     project = in_project or environment.get(PROJECT) or context.get("project")
     project = project or environment.get(OWN_PROJECT) or "default"
-    return Target(host, port, tls, certificates, token or context.get("session_token"), project)
+    return ServerTarget(
+        host, port, tls, certificates, token or context.get("session_token"), project
+    )
 
 
 def parse(address: str) -> tuple[str, int, bool]:

@@ -23,14 +23,23 @@ from python_pachyderm.proto.v2.pps.pps_pb2_grpc import APIStub as PipelineStub
 from python_pachyderm.proto.v2.version.versionpb.version_pb2_grpc import APIStub as VersionStub
 
 from capstan.pachyderm.calls import atomically, is_commit_id, plain_state, unless_absent
-from capstan.pachyderm.connection import Target
-from capstan.pachyderm.server import Change, Commit, File, Job, LogFilter, LogLine, Pipeline, Put
+from capstan.pachyderm.connection import ServerTarget
+from capstan.pachyderm.server import (
+    Change,
+    Commit,
+    File,
+    LogFilter,
+    LogLine,
+    Pipeline,
+    PipelineJob,
+    Put,
+)
 
 
 class OldServer:
     """`capstan.pachyderm.server.Server`, as the messages that protoc makes."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: ServerTarget) -> None:
         self.project = target.project
         self._client = Client(
             target.host,
@@ -71,11 +80,11 @@ class OldServer:
     def delete_pipeline(self, name: str) -> None:
         self._pps.DeletePipeline(pps.DeletePipelineRequest(pipeline=self._named(name)))
 
-    def job(self, pipeline: str) -> Job | None:
+    def job(self, pipeline: str) -> PipelineJob | None:
         request = pps.ListJobRequest(pipeline=self._named(pipeline), number=1)
         return next((_job(info) for info in self._pps.ListJob(request)), None)
 
-    def wait_job(self, pipeline: str, id: str) -> Job | None:
+    def wait_job(self, pipeline: str, id: str) -> PipelineJob | None:
         job = pps.Job(pipeline=self._named(pipeline), id=id)
         request = pps.InspectJobRequest(job=job, wait=True)
         info = unless_absent(lambda: self._pps.InspectJob(request))
@@ -166,5 +175,5 @@ def _repos(tree: Any) -> Iterator[str]:
         yield from _repos(branch)
 
 
-def _job(info: Any) -> Job:
-    return Job.of(info, plain_state(pps.JobState.Name(info.state)), _time)
+def _job(info: Any) -> PipelineJob:
+    return PipelineJob.of(info, plain_state(pps.JobState.Name(info.state)), _time)

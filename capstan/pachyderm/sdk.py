@@ -10,14 +10,23 @@ from pachyderm_sdk import Client
 from pachyderm_sdk.api import pfs, pps
 
 from capstan.pachyderm.calls import atomically, is_commit_id, plain_state, unless_absent
-from capstan.pachyderm.connection import Target
-from capstan.pachyderm.server import Change, Commit, File, Job, LogFilter, LogLine, Pipeline, Put
+from capstan.pachyderm.connection import ServerTarget
+from capstan.pachyderm.server import (
+    Change,
+    Commit,
+    File,
+    LogFilter,
+    LogLine,
+    Pipeline,
+    PipelineJob,
+    Put,
+)
 
 
 class SdkServer:
     """`capstan.pachyderm.server.Server`, as the SDK's messages."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: ServerTarget) -> None:
         self.project = target.project
         self._client = Client(
             target.host,
@@ -55,11 +64,11 @@ class SdkServer:
     def delete_pipeline(self, name: str) -> None:
         self._client.pps.delete_pipeline(pipeline=self._pipeline(name))
 
-    def job(self, pipeline: str) -> Job | None:
+    def job(self, pipeline: str) -> PipelineJob | None:
         jobs = self._client.pps.list_job(pipeline=self._pipeline(pipeline), number=1)
         return next((_job(info) for info in jobs), None)
 
-    def wait_job(self, pipeline: str, id: str) -> Job | None:
+    def wait_job(self, pipeline: str, id: str) -> PipelineJob | None:
         job = pps.Job(pipeline=self._pipeline(pipeline), id=id)
         info = unless_absent(lambda: self._client.pps.inspect_job(job=job, wait=True))
         return info and _job(info)
@@ -161,5 +170,5 @@ def _repos(tree: Any) -> Iterator[str]:
         yield from _repos(branch)
 
 
-def _job(info: pps.JobInfo) -> Job:
-    return Job.of(info, plain_state(pps.JobState(info.state).name or ""), _time)
+def _job(info: pps.JobInfo) -> PipelineJob:
+    return PipelineJob.of(info, plain_state(pps.JobState(info.state).name or ""), _time)

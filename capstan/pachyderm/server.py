@@ -52,7 +52,7 @@ class Commit:
 
 
 @dataclass(frozen=True)
-class Job:
+class PipelineJob:
     """What a pipeline did, or does, for a commit; its numbers are of datums."""
 
     id: str
@@ -72,7 +72,7 @@ class Job:
         return self.state not in UNDER_WAY
 
     @classmethod
-    def of(cls, info: Any, state: str, time: Callable[[Any], datetime | None]) -> "Job":
+    def of(cls, info: Any, state: str, time: Callable[[Any], datetime | None]) -> "PipelineJob":
         """From a JobInfo of either client; they differ in how they name states and tell times."""
         return cls(
             info.job.id,
@@ -160,10 +160,10 @@ class Server(Protocol):
     def delete_pipeline(self, name: str) -> None:
         """Delete a pipeline and its output repo."""
 
-    def job(self, pipeline: str) -> Job | None:
+    def job(self, pipeline: str) -> PipelineJob | None:
         """The newest."""
 
-    def wait_job(self, pipeline: str, id: str) -> Job | None:
+    def wait_job(self, pipeline: str, id: str) -> PipelineJob | None:
         """The job for a commit, once it has ended."""
 
     def logs(self, wanted: LogFilter) -> Iterator[LogLine]:

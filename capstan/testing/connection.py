@@ -34,20 +34,20 @@ class Request:
 class Site(Protocol):
     """What decides on replies and is told when they end."""
 
-    def opened(self, connection: "Connection") -> None:
+    def opened(self, connection: "ServerConnection") -> None:
         """A client connected."""
 
-    def begin(self, request: Request, connection: "Connection") -> tuple[int, Reply]:
+    def begin(self, request: Request, connection: "ServerConnection") -> tuple[int, Reply]:
         """A request came: a number for it, and what to send."""
 
     def end(self, number: int, whole: bool) -> None:
         """The last byte of a reply is with the system, or else the client has gone before."""
 
-    def closed(self, connection: "Connection") -> None:
+    def closed(self, connection: "ServerConnection") -> None:
         """A client has gone."""
 
 
-class Connection(asyncio.Protocol):
+class ServerConnection(asyncio.Protocol):
     """Answers one request after another."""
 
     def __init__(self, site: Site) -> None:

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 GRACE = 0.1  # seconds in which requests may come that were sent before a 429 was read
 
 
-class Log:
+class RequestLog:
     """Collects lines in memory, about 120 bytes each."""
 
     def __init__(self) -> None:

@@ -61,7 +61,7 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class ParsedPath:
     """A path, taken apart."""
 
     path: str  # with its query
@@ -88,17 +88,17 @@ def plain(status: int, more: str = "", text: bytes = b"") -> Reply:
     return Reply(status, header(status, len(text), more), text)
 
 
-def parse(path: str) -> Target:
+def parse(path: str) -> ParsedPath:
     """Take a path apart; raises ValueError where it is none of the web's."""
     bare, _, query = path.partition("?")
     _, first, name = bare.split("/", 2)
     hop = int(dict(parse_qsl(query)).get("hop", "0")) if "hop=" in query else 0
     if first.isdecimal():
-        return Target(path, Fault.NONE, int(first), unquote(name), hop)
-    return Target(path, Fault(first), None, unquote(name), hop)
+        return ParsedPath(path, Fault.NONE, int(first), unquote(name), hop)
+    return ParsedPath(path, Fault(first), None, unquote(name), hop)
 
 
-def reply_to(target: Target, body: bytes, times: int, slow: float) -> Reply:
+def reply_to(target: ParsedPath, body: bytes, times: int, slow: float) -> Reply:
     """The reply of an address that has been asked for so many times, this one included."""
     fault = target.fault
     if target.status not in (None, 200):
@@ -116,7 +116,7 @@ def reply_to(target: Target, body: bytes, times: int, slow: float) -> Reply:
     return misbehave(target, body, slow)
 
 
-def picture(target: Target, body: bytes, more: str = "") -> Reply:
+def picture(target: ParsedPath, body: bytes, more: str = "") -> Reply:
     """The picture, as it should be."""
     kind = TYPES.get(target.name[target.name.rfind(".") :], "image/jpeg")
     return Reply(200, header(200, len(body), f"Content-Type: {kind}\r\n{more}"), body)
@@ -133,7 +133,7 @@ def wait(seconds: float, now: float | None = None) -> Reply:
     return Reply(429, header(429, 0, f"Retry-After: {said}\r\n"), retry_after=seconds)
 
 
-def redirect(target: Target) -> Reply | None:
+def redirect(target: ParsedPath) -> Reply | None:
     """The next hop, None at the end of the chain."""
     if target.fault is Fault.REDIRECT and target.hop == CHAIN:
         return None
@@ -142,7 +142,7 @@ def redirect(target: Target) -> Reply | None:
     return plain(302, f"Location: {bare}?{urlencode(asked)}\r\n")
 
 
-def misbehave(target: Target, body: bytes, slow: float) -> Reply:
+def misbehave(target: ParsedPath, body: bytes, slow: float) -> Reply:
     """The faults that change how a picture is sent, or what is sent in its place."""
     whole = picture(target, body)
     page = b"<html>This picture has moved.</html>"

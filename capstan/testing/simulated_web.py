@@ -25,11 +25,11 @@ from typing import Self
 
 from capstan.errors import CapstanError, SettingError
 from capstan.malloc import keep_memory
-from capstan.testing.connection import Connection
+from capstan.testing.connection import ServerConnection
 from capstan.testing.photolike import Sizes
 from capstan.testing.ports import free_port
 from capstan.testing.replies import Fault
-from capstan.testing.virtual_hosts import Host, Spec, VirtualHosts, address
+from capstan.testing.virtual_hosts import VirtualHost, VirtualHosts, WebSpec, address
 
 SPARE_FILES = 512  # for what is no listening socket
 START_PATIENCE = 120.0  # seconds, with thousands of certificates or large photos
@@ -41,7 +41,7 @@ class SimulatedWeb:
 
     def __init__(
         self,
-        hosts: Sequence[Host],
+        hosts: Sequence[VirtualHost],
         log: Path | None = None,
         pictures: Mapping[str, bytes] | None = None,
         seed: int = 0,
@@ -58,7 +58,7 @@ class SimulatedWeb:
                 "a simulated web with TLS needs a log, to put its certificate beside"
             )
         served = Sizes() if pictures is None else pictures
-        self._spec = Spec(tuple(hosts), self.port, log, served, seed, slow, self.authority)
+        self._spec = WebSpec(tuple(hosts), self.port, log, served, seed, slow, self.authority)
 
     def base(self, host: str, by_name: bool = False) -> str:
         """`scheme://address:port` of a host, or with its name for a client that resolves it."""
@@ -98,7 +98,7 @@ class SimulatedWeb:
 # The serving process
 
 
-def serve(spec: Spec, pipe: Pipe) -> None:
+def serve(spec: WebSpec, pipe: Pipe) -> None:
     """Serve until the other end of the pipe is closed, or SIGTERM."""
     import uvloop
 
@@ -108,7 +108,7 @@ def serve(spec: Spec, pipe: Pipe) -> None:
         runner.run(_serve(spec, pipe))
 
 
-async def _serve(spec: Spec, pipe: Pipe) -> None:
+async def _serve(spec: WebSpec, pipe: Pipe) -> None:
     site = VirtualHosts(spec)
     loop, stopped = asyncio.get_running_loop(), asyncio.Event()
     loop.add_reader(pipe.fileno(), stopped.set)
@@ -134,7 +134,7 @@ def raise_file_limit(hosts: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, hard), hard))
 
 
-async def _listen(spec: Spec, site: VirtualHosts) -> list[asyncio.Server]:
+async def _listen(spec: WebSpec, site: VirtualHosts) -> list[asyncio.Server]:
     loop = asyncio.get_running_loop()
     contexts = certificates(spec)
     servers = []
@@ -146,13 +146,13 @@ async def _listen(spec: Spec, site: VirtualHosts) -> list[asyncio.Server]:
             context = contexts.get(index)
             servers.append(
                 await loop.create_server(
-                    lambda: Connection(site), sock=listening, backlog=1024, ssl=context
+                    lambda: ServerConnection(site), sock=listening, backlog=1024, ssl=context
                 )
             )
     return servers
 
 
-def certificates(spec: Spec) -> dict[int, ssl.SSLContext]:
+def certificates(spec: WebSpec) -> dict[int, ssl.SSLContext]:
     """TLS contexts by host number; a certificate serves some hosts, by address and by name."""
     numbers = [index for index, host in enumerate(spec.hosts) if host.tls]
     if not numbers or spec.authority is None:

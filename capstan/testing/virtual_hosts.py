@@ -11,8 +11,8 @@ from math import exp, inf
 from pathlib import Path
 from statistics import NormalDist
 
-from capstan.testing.connection import Connection, Request
-from capstan.testing.politeness import Log
+from capstan.testing.connection import Request, ServerConnection
+from capstan.testing.politeness import RequestLog
 from capstan.testing.replies import PASSING, Fault, Reply, parse, plain, reply_to, wait
 
 FIRST = IPv4Address("127.1.0.1")
@@ -29,7 +29,7 @@ class RateLimit:
 
 
 @dataclass(frozen=True, slots=True)
-class Host:
+class VirtualHost:
     """How one virtual host behaves."""
 
     name: str
@@ -46,10 +46,10 @@ class Host:
 
 
 @dataclass(frozen=True)
-class Spec:
+class WebSpec:
     """What the serving process needs to know."""
 
-    hosts: tuple[Host, ...]
+    hosts: tuple[VirtualHost, ...]
     port: int
     log: Path | None
     pictures: Mapping[str, bytes]
@@ -66,8 +66,8 @@ def address(index: int) -> str:
 class VirtualHosts:
     """The site of all connections: decides by host and path, and logs."""
 
-    def __init__(self, spec: Spec) -> None:
-        self._spec, self._log = spec, Log()
+    def __init__(self, spec: WebSpec) -> None:
+        self._spec, self._log = spec, RequestLog()
         names = {host.name.lower(): index for index, host in enumerate(spec.hosts)}
         self._numbers = names | {address(index): index for index in range(len(spec.hosts))}
         self._connections: Counter[str] = Counter()  # by address
@@ -77,15 +77,15 @@ class VirtualHosts:
     def __repr__(self) -> str:
         return f"<VirtualHosts {len(self._spec.hosts)}, {len(self._log)} requests>"
 
-    def opened(self, connection: Connection) -> None:
+    def opened(self, connection: ServerConnection) -> None:
         """A client connected."""
         self._connections[connection.address] += 1
 
-    def closed(self, connection: Connection) -> None:
+    def closed(self, connection: ServerConnection) -> None:
         """A client has gone."""
         self._connections[connection.address] -= 1
 
-    def begin(self, request: Request, connection: Connection) -> tuple[int, Reply]:
+    def begin(self, request: Request, connection: ServerConnection) -> tuple[int, Reply]:
         """Log a request and decide on its reply."""
         number = self._numbers.get(request.host, self._numbers.get(connection.address, 0))
         now = time.time()
@@ -124,7 +124,7 @@ class VirtualHosts:
             close=reply.close or not host.keep_alive,
         )
 
-    def _picture(self, number: int, host: Host, path: str) -> Reply:
+    def _picture(self, number: int, host: VirtualHost, path: str) -> Reply:
         try:
             target = parse(path)
             body = self._spec.pictures[target.name]
@@ -145,7 +145,7 @@ class VirtualHosts:
         return requests > limit.requests
 
 
-def latency(host: Host, seed: int, path: str) -> float:
+def latency(host: VirtualHost, seed: int, path: str) -> float:
     """Seconds to the first byte of an address, drawn from the host's distribution."""
     if not host.spread:
         return host.latency

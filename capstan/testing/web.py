@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import quote
 
-from capstan.testing.connection import Connection, Request
+from capstan.testing.connection import Request, ServerConnection
 from capstan.testing.replies import CHAIN, Fault, Reply, parse, plain, reply_to
 
 __all__ = ["CHAIN", "Fault", "Request", "Web"]
@@ -42,7 +42,7 @@ class Web:
         self._counts: Counter[str] = Counter()
         self._changed = threading.Condition()
         self._ready: Future[int] = Future()
-        self._connections: set[Connection] = set()
+        self._connections: set[ServerConnection] = set()
         self._released = False
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
 
@@ -88,7 +88,7 @@ class Web:
         self._stopped = asyncio.Event()
         try:
             server = await self._loop.create_server(
-                lambda: Connection(self), "127.0.0.1", self._port, backlog=1024
+                lambda: ServerConnection(self), "127.0.0.1", self._port, backlog=1024
             )
         except OSError as error:
             self._ready.set_exception(error)
@@ -107,15 +107,15 @@ class Web:
 
     # What its connections call
 
-    def opened(self, connection: Connection) -> None:
+    def opened(self, connection: ServerConnection) -> None:
         """A client connected."""
         self._connections.add(connection)
 
-    def closed(self, connection: Connection) -> None:
+    def closed(self, connection: ServerConnection) -> None:
         """A client has gone."""
         self._connections.remove(connection)
 
-    def begin(self, request: Request, connection: Connection) -> tuple[int, Reply]:
+    def begin(self, request: Request, connection: ServerConnection) -> tuple[int, Reply]:
         """Log a request and decide on its reply."""
         with self._changed:
             number = len(self.log)

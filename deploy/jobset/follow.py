@@ -9,10 +9,10 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from capstan.deploy.jobset.api import Api
-from capstan.deploy.jobset.jobset import Json, State, state_of
-from capstan.deploy.jobset.log import Log
+from capstan.deploy.jobset.jobset import JobSetState, Json, state_of
+from capstan.deploy.jobset.log import PodLog
 from capstan.deploy.jobset.pods import (
-    Failure,
+    PodFailure,
     failure_of,
     has_begun,
     last_words,
@@ -35,10 +35,10 @@ class Following:
     def __init__(self, api: Api, name: str, container: str) -> None:
         self._api, self._name, self._container = api, name, container
         self._happenings: SimpleQueue[Happening] = SimpleQueue()
-        self._state = State("unknown")
+        self._state = JobSetState("unknown")
         self._waiting: dict[int, str] = {}
-        self._failures: dict[str, Failure] = {}  # by pod
-        self._logs: dict[str, Log] = {}  # by pod
+        self._failures: dict[str, PodFailure] = {}  # by pod
+        self._logs: dict[str, PodLog] = {}  # by pod
 
     def to_the_end(self) -> None:
         """Wait until the JobSet is done; CapstanError when it is not done well."""
@@ -87,14 +87,14 @@ class Following:
         self._waiting[number] = why
         if has_begun(pod) and number < MOST_LOGS and uid not in self._logs:
             name = pod["metadata"]["name"]
-            self._logs[uid] = Log(self._api, name, self._container, show=number == 0)
+            self._logs[uid] = PodLog(self._api, name, self._container, show=number == 0)
         failure = failure_of(pod, self._container)
         if failure is not None and uid not in self._failures:
             lines = self._logs[uid].end() if uid in self._logs else []
             self._failures[uid] = replace(failure, words=last_words(lines))
             self._tell(self._failures[uid], lines)
 
-    def _tell(self, failure: Failure, lines: Sequence[str]) -> None:
+    def _tell(self, failure: PodFailure, lines: Sequence[str]) -> None:
         """Tell of a failure that is not another's doing, with the log unless it was shown."""
         if failure.is_lost:
             return

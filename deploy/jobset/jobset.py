@@ -154,7 +154,7 @@ def fingerprint(jobset: Json) -> str:
 
 
 @dataclass(frozen=True)
-class State:
+class JobSetState:
     """How far a JobSet is."""
 
     phase: str  # starting, queued, running, done or failed
@@ -172,7 +172,7 @@ class State:
         return f"{self.phase}{restarts}" + (f": {self.why}" if self.why else "")
 
 
-def state_of(jobset: Mapping[str, Any]) -> State:
+def state_of(jobset: Mapping[str, Any]) -> JobSetState:
     """The state that a JobSet's status tells of."""
     status = jobset.get("status") or {}
     restarts = status.get("restarts", 0)
@@ -182,10 +182,10 @@ def state_of(jobset: Mapping[str, Any]) -> State:
         if condition["status"] == "True"
     }
     if "Failed" in conditions:
-        return State("failed", restarts, conditions["Failed"])
+        return JobSetState("failed", restarts, conditions["Failed"])
     if "Completed" in conditions:
-        return State("done", restarts)
+        return JobSetState("done", restarts)
     if "Suspended" in conditions:
-        return State("queued", restarts)
+        return JobSetState("queued", restarts)
     jobs = status.get("replicatedJobsStatus") or ()
-    return State("running" if any(job.get("ready") for job in jobs) else "starting", restarts)
+    return JobSetState("running" if any(job.get("ready") for job in jobs) else "starting", restarts)

@@ -16,7 +16,7 @@ LAST_LINES_SECONDS = 10.0  # for those of a container that has ended to arrive
 PAUSE_SECONDS = 2.0  # before a log that broke off is asked for again
 
 
-class Log:
+class PodLog:
     """Reads a pod's log in the background, from its begin to its end, each line once."""
 
     def __init__(self, api: Api, pod: str, container: str, show: bool) -> None:

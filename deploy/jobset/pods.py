@@ -15,7 +15,7 @@ BEGINNING = (None, "ContainerCreating", "PodInitializing")  # what every pod wai
 
 
 @dataclass(frozen=True)
-class Failure:
+class PodFailure:
     """How a worker failed, in one line."""
 
     rank: int
@@ -70,7 +70,7 @@ def why_pending(pod: Json) -> str:
     return ""
 
 
-def failure_of(pod: Json, container: str) -> Failure | None:
+def failure_of(pod: Json, container: str) -> PodFailure | None:
     """How a pod failed; None for one that did not, or that is being deleted for another's sake."""
     metadata = pod["metadata"]
     if metadata.get("deletionTimestamp"):
@@ -81,10 +81,12 @@ def failure_of(pod: Json, container: str) -> Failure | None:
         if each["name"] == container and end.get("exitCode"):
             reason = end.get("reason", "")
             reason = "" if reason in UNREMARKABLE else reason
-            return Failure(rank(pod), attempt, end["exitCode"], reason, end.get("finishedAt", ""))
+            return PodFailure(
+                rank(pod), attempt, end["exitCode"], reason, end.get("finishedAt", "")
+            )
     if _phase(pod) != "Failed":
         return None
-    return Failure(rank(pod), attempt, None, _said(pod["status"]))
+    return PodFailure(rank(pod), attempt, None, _said(pod["status"]))
 
 
 def _phase(pod: Json) -> str:
@@ -95,7 +97,7 @@ def _said(what: Json) -> str:
     return ": ".join(what[name] for name in ("reason", "message") if what.get(name))
 
 
-def to_blame(failures: Sequence[Failure]) -> Failure | None:
+def to_blame(failures: Sequence[PodFailure]) -> PodFailure | None:
     """The failure that brought the last attempt down: the first that was not another's doing."""
     return min(failures, key=lambda each: (-each.attempt, each.is_lost, each.when), default=None)
 

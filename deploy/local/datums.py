@@ -49,7 +49,7 @@ def open_repo(name: str, directory: Path) -> Repo:
 
 
 @dataclass(frozen=True)
-class Piece:
+class InputMatch:
     """What one match of an input's glob brings to a datum."""
 
     input: Pfs
@@ -59,7 +59,7 @@ class Piece:
     files: Sequence[str]  # in the repo
 
 
-Datum = tuple[Piece, ...]
+Datum = tuple[InputMatch, ...]
 
 
 def datum_name(datum: Datum) -> str:
@@ -95,13 +95,13 @@ def _datums(tree: Input, repos: Mapping[str, Repo]) -> Iterator[Datum]:
         yield from _group(branches)
 
 
-def pieces(pfs: Pfs, repo: Repo) -> Iterator[Piece]:
+def pieces(pfs: Pfs, repo: Repo) -> Iterator[InputMatch]:
     """Matches of an input's glob: files, and folders, which bring all below them."""
     glob = compile_glob(pfs.glob)
     paths = [f"/{name}" for name in repo.files] + repo.folders
     for path in sorted(filter(glob.match, paths)):
         keys = (glob.replace(path, pfs.join_on), glob.replace(path, pfs.group_by))
-        yield Piece(pfs, path, *keys, repo.below(path))
+        yield InputMatch(pfs, path, *keys, repo.below(path))
 
 
 def _join(branches: Sequence[Sequence[Datum]]) -> Iterator[Datum]:
@@ -126,8 +126,8 @@ def _group(branches: Sequence[Sequence[Datum]]) -> Iterator[Datum]:
         yield tuple(piece for groups in keyed for piece in groups.get(key, ()))
 
 
-def _by_key(branch: Sequence[Datum], attribute: str) -> dict[str, list[Piece]]:
-    groups: dict[str, list[Piece]] = defaultdict(list)
+def _by_key(branch: Sequence[Datum], attribute: str) -> dict[str, list[InputMatch]]:
+    groups: dict[str, list[InputMatch]] = defaultdict(list)
     for piece in (piece for datum in branch for piece in datum):
         groups[getattr(piece, attribute)].append(piece)
     return dict(groups)

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 
 from capstan.cli import LOG_FORMAT_VARIABLE
 from capstan.deploy.local.datums import Datum, Repo
-from capstan.deploy.local.lineage import Ledger, Source
+from capstan.deploy.local.lineage import DatumInput, DatumRecords
 from capstan.deploy.local.staging import collect, publish, stage
 from capstan.deploy.specs.read import Spec
 from capstan.errors import DataError, SettingError
@@ -29,19 +29,19 @@ LAST_LINES = 8
 
 
 @dataclass(frozen=True)
-class Task:
+class DatumTask:
     """A datum to run."""
 
     id: str
     datum: Datum
-    sources: Sequence[Source]
+    sources: Sequence[DatumInput]
 
 
 @dataclass(frozen=True)
-class Failure:
+class DatumFailure:
     """Why a datum has no outputs, and where its program said more."""
 
-    task: Task
+    task: DatumTask
     why: str
     log: Path
     recovered: bool = False  # by err_cmd, so that pipelines behind go on with the other datums
@@ -59,7 +59,7 @@ class Surroundings:
 
     spec: Spec
     repos: Mapping[str, Repo]
-    ledger: Ledger
+    ledger: DatumRecords
     scratch: Path
     cancelled: threading.Event
     note: Callable[[str], None]
@@ -79,7 +79,7 @@ class _TimedOutError(_FailedTryError):
     """It took longer than datum_timeout."""
 
 
-def run_datum(task: Task, around: Surroundings) -> Failure | None:
+def run_datum(task: DatumTask, around: Surroundings) -> DatumFailure | None:
     """Run a datum, as often as its spec allows, and put its outputs and its record in place."""
     log = around.ledger.logs / f"{task.id}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -93,13 +93,13 @@ def run_datum(task: Task, around: Surroundings) -> Failure | None:
             why, recovered = str(error), recovered or error.recovered
             _append(log, f"try {number} of {around.spec.tries}: {why}")
         except DataError as error:  # its outputs cannot be used; another try would make the same
-            return Failure(task, str(error), log)
+            return DatumFailure(task, str(error), log)
         finally:
             shutil.rmtree(around.scratch / task.id, ignore_errors=True)
-    return Failure(task, why, log, recovered)
+    return DatumFailure(task, why, log, recovered)
 
 
-def _try(task: Task, around: Surroundings, log: Path) -> None:
+def _try(task: DatumTask, around: Surroundings, log: Path) -> None:
     started, begin = time.time(), time.monotonic()
     pfs, ledger = around.scratch / task.id / "pfs", around.ledger
     present = stage(task.datum, around.repos, pfs)
@@ -119,7 +119,7 @@ def _try(task: Task, around: Surroundings, log: Path) -> None:
     ledger.record(task.id, entry)
 
 
-def _run_commands(task: Task, around: Surroundings, pfs: Path, log: Path) -> None:
+def _run_commands(task: DatumTask, around: Surroundings, pfs: Path, log: Path) -> None:
     """The program; after a failure that is no time-out also err_cmd, as the server does."""
     try:
         _run_program(task, around, pfs, log)
@@ -133,7 +133,7 @@ def _run_commands(task: Task, around: Surroundings, pfs: Path, log: Path) -> Non
         raise
 
 
-def _run_program(task: Task, around: Surroundings, pfs: Path, log: Path) -> None:
+def _run_program(task: DatumTask, around: Surroundings, pfs: Path, log: Path) -> None:
     spec = around.spec
     words = [_rooted(word, pfs) for word in spec.command]
     stdin = pfs.parent / "stdin"
@@ -178,7 +178,7 @@ def _rooted(text: str, pfs: Path) -> str:
     return PFS.sub(lambda _: str(pfs), text)
 
 
-def _environment(task: Task, spec: Spec, pfs: Path) -> dict[str, str]:
+def _environment(task: DatumTask, spec: Spec, pfs: Path) -> dict[str, str]:
     """Pachyderm's variables, the spec's own, and what makes programs log for the report."""
     environment = child_environment()
     for piece in task.datum:

@@ -48,7 +48,7 @@ class Hashes:
 
 
 @dataclass(frozen=True)
-class Source:
+class DatumInput:
     """A file that a datum reads."""
 
     name: str  # of the input
@@ -67,10 +67,10 @@ class Output:
     sha256: str
 
 
-def sources(datum: Datum, repos: Mapping[str, Repo], hashes: Hashes) -> tuple[Source, ...]:
+def sources(datum: Datum, repos: Mapping[str, Repo], hashes: Hashes) -> tuple[DatumInput, ...]:
     """All files of a datum, with their hashes."""
     return tuple(
-        Source(
+        DatumInput(
             piece.input.name,
             piece.input.repo,
             name,
@@ -82,7 +82,7 @@ def sources(datum: Datum, repos: Mapping[str, Repo], hashes: Hashes) -> tuple[So
     )
 
 
-def datum_id(spec: Spec, inputs: Iterable[Source], hashes: Hashes) -> str:
+def datum_id(spec: Spec, inputs: Iterable[DatumInput], hashes: Hashes) -> str:
     """Hash of all that a datum's outputs depend on, as 32 hex digits."""
     settings = [word.partition("=")[2] or word for word in spec.command]
     files = [hashes.sha256(Path(word)) for word in settings if _is_local_file(word)]
@@ -100,7 +100,7 @@ def _is_local_file(word: str) -> bool:
         return False
 
 
-class Ledger:
+class DatumRecords:
     """The records of a pipeline's datums, and which of them wrote each file and folder."""
 
     def __init__(self, run: Path, pipeline: str, hashes: Hashes) -> None:

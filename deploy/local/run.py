@@ -19,9 +19,15 @@ from pathlib import Path
 from typing import Any
 
 from capstan.deploy.local.datums import datum_name, datums, open_repo
-from capstan.deploy.local.execute import CancelledError, Failure, Surroundings, Task, run_datum
+from capstan.deploy.local.execute import (
+    CancelledError,
+    DatumFailure,
+    DatumTask,
+    Surroundings,
+    run_datum,
+)
 from capstan.deploy.local.globs import compile_glob
-from capstan.deploy.local.lineage import Hashes, Ledger, datum_id, sources
+from capstan.deploy.local.lineage import DatumRecords, Hashes, datum_id, sources
 from capstan.deploy.specs.read import Spec, leaves
 from capstan.errors import SettingError
 from capstan.files import input_directory, output_directory, read_json, write_json
@@ -34,7 +40,7 @@ SHOWN_FAILURES = 3
 
 
 @dataclass(frozen=True)
-class Plan:
+class RunPlan:
     """What to run: specs in order, and the folders of the repos that come from outside."""
 
     specs: Sequence[Spec]
@@ -45,7 +51,7 @@ class Plan:
 
 def make_plan(
     specs: Sequence[Spec], repos: Mapping[str, Path], output: Path, only: Sequence[str], jobs: int
-) -> Plan:
+) -> RunPlan:
     """Put pipelines in order; SettingError when an input comes from nowhere.
 
     A pipeline whose repo is given is not run, nor is a spout or a service; with `only`, the others
@@ -75,7 +81,7 @@ def make_plan(
     except CycleError as error:
         circle = " -> ".join(error.args[1])
         raise SettingError(f"pipelines in a circle: {circle}; cut it") from error
-    return Plan([by_name[name] for name in order], folders, output, jobs)
+    return RunPlan([by_name[name] for name in order], folders, output, jobs)
 
 
 def _check_given(specs: Sequence[Spec], given: Mapping[str, Path]) -> None:
@@ -91,7 +97,7 @@ def _check_given(specs: Sequence[Spec], given: Mapping[str, Path]) -> None:
             )
 
 
-def run_plan(plan: Plan) -> tuple[list[PipelineResult], list[Spec]]:
+def run_plan(plan: RunPlan) -> tuple[list[PipelineResult], list[Spec]]:
     """Run all pipelines whose inputs are whole; returns results, and those that had to wait."""
     with _open_run(plan.output):
         started = time.time()
@@ -136,7 +142,7 @@ def _open_run(folder: Path) -> Iterator[None]:
 
 
 def _write_run(
-    plan: Plan, started: float, finished: float | None, results: Sequence[PipelineResult]
+    plan: RunPlan, started: float, finished: float | None, results: Sequence[PipelineResult]
 ) -> None:
     record: dict[str, Any] = {
         "format": RUN_FORMAT,
@@ -152,7 +158,7 @@ def _write_run(
 class _Run:
     """The state of a run: repos as they get known, and hashes."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: RunPlan) -> None:
         self._plan = plan
         self._hashes = Hashes(plan.output / ".hashes.json")
         self._repos = {name: open_repo(name, path) for name, path in plan.repos.items()}
@@ -160,7 +166,7 @@ class _Run:
     def pipeline(self, spec: Spec) -> tuple[PipelineResult, bool]:
         """Bring one pipeline's repo up to date; also whether those that read it can go on."""
         begin = time.monotonic()
-        ledger = Ledger(self._plan.output, spec.name, self._hashes)
+        ledger = DatumRecords(self._plan.output, spec.name, self._hashes)
         tasks = self._tasks(spec)
         ledger.keep({task.id: datum_name(task.datum) for task in tasks})
         todo = [task for task in tasks if task.id not in ledger.records]
@@ -175,16 +181,18 @@ class _Run:
         )
         return result, all(failure.recovered for failure in failures)
 
-    def _tasks(self, spec: Spec) -> list[Task]:
+    def _tasks(self, spec: Spec) -> list[DatumTask]:
         assert spec.input is not None
         tasks = []
         for datum in datums(spec.input, self._repos):
             files = sources(datum, self._repos, self._hashes)
-            tasks.append(Task(datum_id(spec, files, self._hashes), datum, files))
+            tasks.append(DatumTask(datum_id(spec, files, self._hashes), datum, files))
         self._hashes.save()
         return tasks
 
-    def _run_tasks(self, spec: Spec, ledger: Ledger, tasks: Sequence[Task]) -> list[Failure]:
+    def _run_tasks(
+        self, spec: Spec, ledger: DatumRecords, tasks: Sequence[DatumTask]
+    ) -> list[DatumFailure]:
         if not tasks and ledger.records:
             logger.info("%s: %s datums unchanged", spec.name, f"{len(ledger.records):,}")
         elif not tasks:
@@ -209,13 +217,13 @@ class _Run:
         return _failures(futures)
 
 
-def _run_counted(task: Task, around: Surroundings, progress: Progress) -> Failure | None:
+def _run_counted(task: DatumTask, around: Surroundings, progress: Progress) -> DatumFailure | None:
     failure = run_datum(task, around)
     progress.add(reason=None if failure is None else "failed")
     return failure
 
 
-def _failures(futures: Sequence[Future[Failure | None]]) -> list[Failure]:
+def _failures(futures: Sequence[Future[DatumFailure | None]]) -> list[DatumFailure]:
     """What the tasks returned; raises what went wrong in one of them."""
     errors = [future.exception() for future in futures if not future.cancelled()]
     for error in errors:
@@ -224,7 +232,7 @@ def _failures(futures: Sequence[Future[Failure | None]]) -> list[Failure]:
     return [failure for future in futures if (failure := future.result()) is not None]
 
 
-def _show_failures(spec: Spec, failures: Sequence[Failure]) -> None:
+def _show_failures(spec: Spec, failures: Sequence[DatumFailure]) -> None:
     for failure in failures[:SHOWN_FAILURES]:
         name = datum_name(failure.task.datum)
         logger.error("%s: datum %s failed: %s; its log:", spec.name, name, failure.why)

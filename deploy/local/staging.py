@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from capstan.deploy.local.datums import Datum, Repo
-from capstan.deploy.local.lineage import Ledger
+from capstan.deploy.local.lineage import DatumRecords
 from capstan.errors import DataError
 
 
@@ -71,7 +71,7 @@ def _link_or_copy(file: Path, path: Path) -> None:
         shutil.copyfile(file, path)
 
 
-def publish(datum: str, ledger: Ledger, paths: Sequence[str], out: Path) -> None:
+def publish(datum: str, ledger: DatumRecords, paths: Sequence[str], out: Path) -> None:
     """Rename the outputs into the pipeline's repo; DataError when another datum wrote them."""
     ledger.claim(datum, paths)
     for path in paths:

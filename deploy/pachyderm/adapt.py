@@ -18,7 +18,7 @@ TAINT = "nvidia.com/gpu"  # of nodes that those who need no GPU are to keep off
 
 
 @dataclass(frozen=True)
-class Changes:
+class SpecChanges:
     """What is to be otherwise than in the specs; None for what stays."""
 
     registry: str | None = None
@@ -53,11 +53,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def changes(arguments: argparse.Namespace) -> Changes:
+def changes(arguments: argparse.Namespace) -> SpecChanges:
     """What the flags say; SettingError for what cannot be."""
     if arguments.gpus is not None and arguments.gpus < 0:
         raise SettingError(f"--gpus {arguments.gpus}: give 0 or more")
-    return Changes(
+    return SpecChanges(
         arguments.registry.rstrip("/") if arguments.registry else None,
         arguments.tag,
         {name: _number(name, text) for name, text in _pairs("--workers", arguments.workers)},
@@ -83,7 +83,7 @@ def _number(name: str, text: str) -> int:
     return int(text)
 
 
-def adapt(specs: Sequence["Spec"], wanted: Changes) -> list["Spec"]:
+def adapt(specs: Sequence["Spec"], wanted: SpecChanges) -> list["Spec"]:
     """The specs so changed; SettingError if a pipeline that is named is not among them."""
     names = {spec.name for spec in specs}
     if unknown := [name for name in wanted.workers if name not in names]:
@@ -93,7 +93,7 @@ def adapt(specs: Sequence["Spec"], wanted: Changes) -> list["Spec"]:
     return [replace(spec, document=_adapted(spec.document, wanted)) for spec in specs]
 
 
-def _adapted(document: Mapping[str, Any], wanted: Changes) -> dict[str, Any]:
+def _adapted(document: Mapping[str, Any], wanted: SpecChanges) -> dict[str, Any]:
     result = dict(document)
     image, limits = document["transform"]["image"], document.get("resource_limits", {})
     if "gpu" in limits and wanted.gpus == 0:
@@ -113,7 +113,7 @@ def _untolerant(tolerations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {"tolerations": others} if others else {}
 
 
-def _on_gpus(document: Mapping[str, Any], wanted: Changes) -> dict[str, Any]:
+def _on_gpus(document: Mapping[str, Any], wanted: SpecChanges) -> dict[str, Any]:
     limits, scheduling = document["resource_limits"], document.get("scheduling_spec", {})
     given = {"type": wanted.gpu, "number": wanted.gpus}
     gpu = limits["gpu"] | {name: value for name, value in given.items() if value is not None}
@@ -124,7 +124,7 @@ def _on_gpus(document: Mapping[str, Any], wanted: Changes) -> dict[str, Any]:
     return result
 
 
-def _image(image: str, wanted: Changes) -> str:
+def _image(image: str, wanted: SpecChanges) -> str:
     """`registry/name:tag` with what is wanted in place of its own."""
     registry, _, last = image.rpartition("/")
     name, _, tag = last.partition(":")

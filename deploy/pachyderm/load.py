@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 @dataclass(frozen=True)
-class Plan:
+class LoadPlan:
     """What of a TSV has to be sent, and what is to go."""
 
     send: list[tuple[str, int, int]]  # path and byte range of a chunk
@@ -73,7 +73,7 @@ def load(server: "Server", tsv: Path, repo: str, rows: int) -> str:
     return f"{repo}@{finished_head(server, repo).id}:/{tsv.name}: {cut}"
 
 
-def make_plan(server: "Server", head: "Commit | None", file: BinaryIO, rows: int) -> Plan:
+def make_plan(server: "Server", head: "Commit | None", file: BinaryIO, rows: int) -> LoadPlan:
     """Compare a TSV's chunks with the files of a commit."""
     from capstan.chunks import CHUNK_NAME, boundaries
     from capstan.pachyderm.commits import is_same
@@ -91,11 +91,11 @@ def make_plan(server: "Server", head: "Commit | None", file: BinaryIO, rows: int
             if not (head and old and is_same(server, head, old, file, (start, end))):
                 send.append((path, start, end))
     stale = [path for path in there if path not in wanted and CHUNK_NAME.fullmatch(Path(path).name)]
-    return Plan(send, stale, len(wanted) - len(send))
+    return LoadPlan(send, stale, len(wanted) - len(send))
 
 
 def _changes(
-    plan: Plan, file: BinaryIO, progress: Progress, before: tuple[int, int]
+    plan: LoadPlan, file: BinaryIO, progress: Progress, before: tuple[int, int]
 ) -> Iterator["Change"]:
     from capstan.chunks import pieces
     from capstan.pachyderm.server import Delete, Put

@@ -12,7 +12,7 @@ from capstan.pachyderm.server import Pipeline
 
 
 @dataclass(frozen=True)
-class Step:
+class PipelineUpdate:
     """A pipeline to make or update: what to send, and the difference it makes."""
 
     name: str
@@ -32,19 +32,19 @@ def input_repos(specs: Sequence[Spec]) -> list[str]:
     return sorted({repo for repos in inputs.values() for repo in repos} - set(inputs))
 
 
-def steps(specs: Sequence[Spec], present: Sequence[Pipeline], project: str) -> list[Step]:
+def steps(specs: Sequence[Spec], present: Sequence[Pipeline], project: str) -> list[PipelineUpdate]:
     """What to do for the server to have these specs, in order."""
     by_name, known = {spec.name: spec for spec in specs}, {each.name: each for each in present}
     return [_step(by_name[name], known.get(name), project) for name in in_order(reads(specs))]
 
 
-def _step(spec: Spec, present: Pipeline | None, project: str) -> Step:
+def _step(spec: Spec, present: Pipeline | None, project: str) -> PipelineUpdate:
     wanted = _in_project(spec.document, project)
     found = _in_project(normal(json.loads(present.spec or "{}")), project) if present else {}
     diff = unified_diff(
         _lines(found), _lines(wanted), f"{spec.name} as it is", f"{spec.name} of {spec.file}"
     )
-    return Step(spec.name, json.dumps(wanted), present is None, "".join(diff))
+    return PipelineUpdate(spec.name, json.dumps(wanted), present is None, "".join(diff))
 
 
 def _in_project(document: Any, project: str) -> dict[str, Any]:

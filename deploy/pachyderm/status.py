@@ -17,7 +17,7 @@ from capstan.pachyderm import connection
 from capstan.progress import duration
 
 if TYPE_CHECKING:
-    from capstan.pachyderm.server import Job, Pipeline, Server
+    from capstan.pachyderm.server import Pipeline, PipelineJob, Server
 
 HEADER = f"{'pipeline':<16}{'state':<12}{'job':<12}{'datums':>15}{'failed':>8}{'time':>9}  reads"
 
@@ -59,7 +59,7 @@ class Station:
     """A pipeline and its newest job."""
 
     pipeline: "Pipeline"
-    job: "Job | None"
+    job: "PipelineJob | None"
 
 
 def look(server: "Server") -> list[Station]:
@@ -109,7 +109,7 @@ def _line(station: Station) -> str:
     return f"{start}{middle}  {', '.join(pipeline.inputs)}"
 
 
-def _age(job: "Job") -> str:
+def _age(job: "PipelineJob") -> str:
     if job.started is None:
         return ""
     return duration(((job.finished or datetime.now(UTC)) - job.started).total_seconds())

@@ -26,7 +26,7 @@ from urllib.parse import urlencode
 
 from PIL import Image
 
-from benchmarks.ingestd_service import Service
+from benchmarks.ingestd_service import ServiceProcess
 from capstan.demo.pictures import picture_files
 from capstan.demo.shapes import caption, scenes
 from capstan.errors import SettingError
@@ -40,7 +40,7 @@ LARGEST = 200_000  # bytes
 # The speed chart
 
 
-class Bar(NamedTuple):
+class SpeedBar(NamedTuple):
     """A part of `make bench-ingest` in benchmarks/RESULTS.md, "Ingest", 2026-11-28."""
 
     part: str
@@ -51,11 +51,11 @@ class Bar(NamedTuple):
 
 
 SPEED = (
-    Bar("kept", "originals, connections kept", 1816, 571, "3.18"),
-    Bar("new-connections", "originals, a new connection each", 1473, 586, "2.51"),
-    Bar("tls", "TLS, connections kept", 1181, 262, "4.51"),
-    Bar("tls-new", "TLS, a new connection each", 479, 240, "1.99"),
-    Bar("resized", "resized to 256 pixels, Pillow", 165, 124, "1.34"),
+    SpeedBar("kept", "originals, connections kept", 1816, 571, "3.18"),
+    SpeedBar("new-connections", "originals, a new connection each", 1473, 586, "2.51"),
+    SpeedBar("tls", "TLS, connections kept", 1181, 262, "4.51"),
+    SpeedBar("tls-new", "TLS, a new connection each", 479, 240, "1.99"),
+    SpeedBar("resized", "resized to 256 pixels, Pillow", 165, 124, "1.34"),
 )
 OURS, PEERS, INK, QUIET = "#1f6feb", "#aab4be", "#1f2328", "#59636e"
 TOP, ROW, LEFT, SCALE = 64, 54, 270, 0.25  # pixels; the last: pixels per image/s
@@ -194,7 +194,7 @@ def ask(url: str, data: bytes | None = None) -> Any:
         return json.load(answer)
 
 
-def submit(service: Service, name: str, rows: Sequence[str]) -> str:
+def submit(service: ServiceProcess, name: str, rows: Sequence[str]) -> str:
     """Submit a job; returns its id."""
     query = urlencode({"name": name, "rows_per_chunk": 500})
     body = "".join(f"{row}\n" for row in rows).encode()
@@ -206,7 +206,7 @@ def show_service() -> None:
     with (
         tempfile.TemporaryDirectory() as folder,
         local_web() as rows,
-        Service(Path(folder, "data"), ("--per-host", "8")) as service,
+        ServiceProcess(Path(folder, "data"), ("--per-host", "8")) as service,
     ):
         (name, count), *others = JOBS
         first = submit(service, name, rows[:count])

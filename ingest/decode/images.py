@@ -18,7 +18,7 @@ import PIL.Image
 from PIL.Image import Resampling, Transpose
 
 from capstan.errors import SettingError
-from capstan.ingest.config import Pictures
+from capstan.ingest.config import ImageOptions
 from capstan.ingest.decode import jpeg
 from capstan.ingest.decode.jpeg import Jpeg
 from capstan.records import Failure, Image, Reason
@@ -62,7 +62,7 @@ def check_decoders() -> None:
         )
 
 
-def prepare(data: bytes, pictures: Pictures) -> Image | Failure:
+def prepare(data: bytes, pictures: ImageOptions) -> Image | Failure:
     """Make the stored picture of a downloaded body, or say why there is none."""
     try:
         if sniff(data) != "JPEG":
@@ -73,7 +73,7 @@ def prepare(data: bytes, pictures: Pictures) -> Image | Failure:
         return Failure(Reason.CORRUPT_IMAGE)
 
 
-def prepare_undecoded(data: bytes, pictures: Pictures) -> Image | Failure | None:
+def prepare_undecoded(data: bytes, pictures: ImageOptions) -> Image | Failure | None:
     """What `prepare` gives, if its first bytes alone decide it; None: it must be decoded.
 
     Takes no decoder, which hostile bytes could crash, and well under a millisecond.
@@ -102,7 +102,7 @@ def sniff(data: bytes) -> str | None:
     return None
 
 
-def refuse(size: tuple[int, int], pictures: Pictures) -> Reason | None:
+def refuse(size: tuple[int, int], pictures: ImageOptions) -> Reason | None:
     """Why a picture of this width and height is not decoded, if so."""
     width, height = size
     if width * height > pictures.max_pixels or max(size) > LONGEST_JPEG_SIDE:
@@ -118,7 +118,7 @@ def resized(size: tuple[int, int], mode: str, side: int) -> tuple[int, int]:
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
-def _of_header(data: bytes, picture: Jpeg, pictures: Pictures) -> Image | Failure | None:
+def _of_header(data: bytes, picture: Jpeg, pictures: ImageOptions) -> Image | Failure | None:
     if reason := refuse(picture.size, pictures):
         return Failure(reason)
     if pictures.check == "header" and picture.whole and _stays(picture, pictures):
@@ -126,16 +126,16 @@ def _of_header(data: bytes, picture: Jpeg, pictures: Pictures) -> Image | Failur
     return None
 
 
-def _stays(picture: Jpeg, pictures: Pictures) -> bool:
+def _stays(picture: Jpeg, pictures: ImageOptions) -> bool:
     """Whether a JPEG's own bytes are stored."""
     return pictures.resize_mode == "no" and picture.common
 
 
-def _kept(data: bytes, picture: Jpeg, pictures: Pictures) -> Image:
+def _kept(data: bytes, picture: Jpeg, pictures: ImageOptions) -> Image:
     return _image(data if pictures.keep_metadata else picture.data, picture.size, picture.size)
 
 
-def _prepare_jpeg(data: bytes, picture: Jpeg, pictures: Pictures) -> Image:
+def _prepare_jpeg(data: bytes, picture: Jpeg, pictures: ImageOptions) -> Image:
     target = resized(picture.size, pictures.resize_mode, pictures.image_size)
     pixels = jpeg.decode(picture, target)
     if _stays(picture, pictures):
@@ -145,7 +145,7 @@ def _prepare_jpeg(data: bytes, picture: Jpeg, pictures: Pictures) -> Image:
     return _stored(pixels, _Original(picture.size, picture.orientation), pictures)
 
 
-def _prepare_other(data: bytes, pictures: Pictures) -> Image | Failure:
+def _prepare_other(data: bytes, pictures: ImageOptions) -> Image | Failure:
     kind = sniff(data)
     if kind is None:
         return Failure(Reason.NOT_AN_IMAGE)
@@ -168,7 +168,7 @@ class _Original:
         return self.stored[::-1] if self.orientation >= 5 else self.stored
 
 
-def _stored(pixels: PIL.Image.Image, original: _Original, pictures: Pictures) -> Image:
+def _stored(pixels: PIL.Image.Image, original: _Original, pictures: ImageOptions) -> Image:
     target = resized(original.stored, pictures.resize_mode, pictures.image_size)
     final = pixels if pixels.size == target else shrink(pixels, target, original.stored)
     if original.orientation in UPRIGHT:

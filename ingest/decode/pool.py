@@ -26,12 +26,12 @@ from pathlib import Path
 from typing import BinaryIO, Self, cast
 
 from capstan.errors import CapstanError
-from capstan.ingest.config import Pictures
+from capstan.ingest.config import ImageOptions
 from capstan.ingest.decode.images import prepare, prepare_undecoded
 from capstan.malloc import keep_memory
 from capstan.records import Failure, Image, Reason
 
-Function = Callable[[bytes, Pictures], Image | Failure]
+Function = Callable[[bytes, ImageOptions], Image | Failure]
 
 TIME_LIMIT = 30.0  # seconds for one picture
 AHEAD = 2  # pictures at a process at a time, so that it need not wait for the next
@@ -52,7 +52,7 @@ class _Work:
 @dataclass(slots=True, eq=False)
 class _Job:
     data: bytes
-    pictures: Pictures
+    pictures: ImageOptions
     result: "asyncio.Future[Image | Failure]"
     tries: int = 1
 
@@ -98,7 +98,7 @@ class Decoders:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def prepare(self, data: bytes, pictures: Pictures) -> Image | Failure:
+    async def prepare(self, data: bytes, pictures: ImageOptions) -> Image | Failure:
         """What the function makes of a body, or that it crashed or hung.
 
         What a header alone decides needs no process. Raises CapstanError when none starts.
@@ -122,7 +122,7 @@ class _Worker:
     _channel: "_Channel | None" = None  # while the process is ready
     _error: BaseException | None = None  # why there is no process any more
 
-    def give(self, data: bytes, pictures: Pictures) -> "asyncio.Future[Image | Failure]":
+    def give(self, data: bytes, pictures: ImageOptions) -> "asyncio.Future[Image | Failure]":
         if self._error:
             raise self._error
         job = _Job(data, pictures, asyncio.get_running_loop().create_future())
@@ -248,13 +248,13 @@ class _Channel(asyncio.Protocol):
 
 
 @lru_cache(64)
-def _pickled(pictures: Pictures) -> bytes:
+def _pickled(pictures: ImageOptions) -> bytes:
     return pickle.dumps(pictures)
 
 
 @lru_cache(64)
-def _unpickled(pictures: bytes) -> Pictures:
-    return cast(Pictures, pickle.loads(pictures))
+def _unpickled(pictures: bytes) -> ImageOptions:
+    return cast(ImageOptions, pickle.loads(pictures))
 
 
 def _message(content: bytes) -> tuple[bytes, bytes]:

@@ -11,8 +11,8 @@ from importlib.util import find_spec
 
 from capstan.errors import SettingError
 from capstan.ingest import command
-from capstan.ingest.config import Settings
-from capstan.ingest.fused.config import Network
+from capstan.ingest.config import IngestSettings
+from capstan.ingest.fused.config import NetworkOptions
 
 __doc__ = f"{command.__doc__}\n{__doc__}"  # the help of `capstan ingest` as a whole
 
@@ -23,22 +23,22 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--featurize", action="store_true", help="make feature shards; no picture is ever written"
     )
-    Network.configure(parser)
+    NetworkOptions.configure(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Make image shards, or feature shards."""
-    network = Network.from_arguments(arguments)
+    network = NetworkOptions.from_arguments(arguments)
     if arguments.featurize:
-        _featurize(Settings.from_arguments(arguments), network)
-    elif network == Network():
+        _featurize(IngestSettings.from_arguments(arguments), network)
+    elif network == NetworkOptions():
         command.run(arguments)
     else:
-        flags = ", ".join(f"--{field.name.replace('_', '-')}" for field in fields(Network))
+        flags = ", ".join(f"--{field.name.replace('_', '-')}" for field in fields(NetworkOptions))
         raise SettingError(f"{flags}: these are of --featurize; give that too")
 
 
-def _featurize(settings: Settings, network: Network) -> None:
+def _featurize(settings: IngestSettings, network: NetworkOptions) -> None:
     if find_spec("tensorflow") is None:
         raise SettingError(
             "capstan ingest --featurize needs tensorflow; pip install 'capstan-captions[fused]'"

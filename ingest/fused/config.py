@@ -14,7 +14,7 @@ from capstan.ingest.config import Flags, flag
 
 
 @dataclass(frozen=True)
-class Network(Flags):
+class NetworkOptions(Flags):
     """with --featurize, the network."""
 
     weights: str = flag(Config.weights, f"{WEIGHTS_HELP}; Keras downloads imagenet once")

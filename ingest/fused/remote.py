@@ -14,7 +14,7 @@ from socket import socket
 
 from capstan.featurize.config import DIMENSIONS
 from capstan.featurize.pictures import decode
-from capstan.ingest.fused.config import Network
+from capstan.ingest.fused.config import NetworkOptions
 from capstan.records import Extractor, Failure, Image
 
 VECTOR_BYTES = 2 * DIMENSIONS  # float16
@@ -27,7 +27,7 @@ class RemoteExtractor:
 
     identity: Extractor
 
-    def __init__(self, connection: socket, network: Network) -> None:
+    def __init__(self, connection: socket, network: NetworkOptions) -> None:
         self._connection, self._network = connection, network
         self._waiting: deque[asyncio.Future[bytes]] = deque()  # for the vectors of pixels sent
         self._known: dict[str, bytes] = {}  # vectors by the SHA-256 of their picture

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from capstan.cli import LOG_FORMAT_VARIABLE, import_tensorflow, set_up_logging
 from capstan.errors import CapstanError
-from capstan.ingest.fused.config import Network
+from capstan.ingest.fused.config import NetworkOptions
 from capstan.progress import INTERVAL_VARIABLE
 from capstan.records import Extractor
 
@@ -45,7 +45,7 @@ class Features(Protocol):
         """Features (N, 2048) of RGB pictures (N, S, S, 3)."""
 
 
-def serve(parent: Connection, clients: Sequence[socket], network: Network) -> None:
+def serve(parent: Connection, clients: Sequence[socket], network: NetworkOptions) -> None:
     """What the process runs until all clients are gone; sends the parent a CapstanError at worst.
 
     A client first gets the extractor's identity, then the vectors of its pictures in their order.
@@ -65,7 +65,7 @@ def serve(parent: Connection, clients: Sequence[socket], network: Network) -> No
         parent.send(error)
 
 
-def load(network: Network) -> Features:
+def load(network: NetworkOptions) -> Features:
     """The extractor, after a first picture: all that is slow or may fail at first is behind it."""
     import_tensorflow()
     from capstan.featurize.extractor import ResNetExtractor

@@ -11,11 +11,11 @@ import numpy as np
 
 from capstan.feature_shards import open_features, write_feature_shard
 from capstan.featurize.config import DIMENSIONS, network_identity
-from capstan.ingest.fused.config import Network
+from capstan.ingest.fused.config import NetworkOptions
 from capstan.ingest.fused.remote import RemoteExtractor
 from capstan.ingest.fused.serve import serve
+from capstan.ingest.journal import Frame, Journal, no_envelope
 from capstan.ingest.sink import Sink, Start, read_kept
-from capstan.ingest.spool import Frame, Spool, bare
 from capstan.records import Failure, Feature, Image, Outcome, Row
 from capstan.shards import FUSED, OUTCOMES_SUFFIX, outcome_row, write_outcomes
 
@@ -24,12 +24,12 @@ from capstan.shards import FUSED, OUTCOMES_SUFFIX, outcome_row, write_outcomes
 class FeatureSink:
     """Feature shards; only a share of it, in an ingest process, has an extractor."""
 
-    network: Network
+    network: NetworkOptions
     identity: Mapping[str, Any]
     extractor: RemoteExtractor | None = None
     format: str = FUSED
     hashed: bool = False
-    frame: Frame = bare
+    frame: Frame = no_envelope
 
     def shares(self, count: int, start: Start) -> Iterator[Sink]:
         """Start the extractor's process, and give each of `count` processes a way to it."""
@@ -62,7 +62,7 @@ class FeatureSink:
         directory: Path,
         chunk: str,
         rows: Iterable[Row | Outcome],
-        spool: Spool,
+        journal: Journal,
         provenance: Mapping[str, Any],
     ) -> dict[str, Any]:
         """Write a feature shard, the table of outcomes and, last, their stats."""
@@ -70,7 +70,7 @@ class FeatureSink:
         found: list[Feature] = []
         vectors = bytearray()
         for row in rows:
-            outcome = row if isinstance(row, Outcome) else spool.read(row)
+            outcome = row if isinstance(row, Outcome) else journal.read(row)
             lines.append(outcome_row(outcome))
             if isinstance(outcome.result, Image):
                 found.append(Feature(outcome.row.key, outcome.result.sha256, len(found)))
@@ -87,7 +87,7 @@ class FeatureSink:
         return read_kept(directory / f"{chunk}{OUTCOMES_SUFFIX}", vectors)
 
 
-def feature_sink(network: Network) -> FeatureSink:
+def feature_sink(network: NetworkOptions) -> FeatureSink:
     """What a run with this network keeps; SettingError for weights that are not there."""
     identity = network_identity(
         network.weights, network.feature_size, network.precision, network.runtime

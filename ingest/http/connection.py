@@ -36,7 +36,7 @@ class StaleError(ExchangeError):
 
 
 @dataclass(slots=True)
-class Answer:
+class HttpResponse:
     """To one request. The body is there for 2xx only."""
 
     status: int
@@ -65,13 +65,13 @@ class Connection(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._parser.set_dangerous_leniencies(**LENIENT)
-        self._waiter: asyncio.Future[Answer] | None = None
+        self._waiter: asyncio.Future[HttpResponse] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._begin(0)
 
     def _begin(self, limit: int) -> None:
         self._limit = limit
-        self._answer = Answer(0, {})
+        self._answer = HttpResponse(0, {})
         self._pieces: list[bytes] = []
         self._head = self._size = 0  # bytes
         self._has_length = self._is_chunked = self._in_body = False
@@ -81,7 +81,7 @@ class Connection(asyncio.BufferedProtocol):
         """Of the answer that is coming."""
         return self._answer.status or None
 
-    def ask(self, request: bytes, limit: int, seconds: float) -> "asyncio.Future[Answer]":
+    def ask(self, request: bytes, limit: int, seconds: float) -> "asyncio.Future[HttpResponse]":
         """Send a request; its answer comes within so many seconds or not at all.
 
         The body may have `limit` bytes, packed and unpacked.
@@ -190,7 +190,11 @@ class Connection(asyncio.BufferedProtocol):
                 self._fail(unpacked)
                 return
             body = unpacked
-        answer, self._answer, self._pieces = self._answer, Answer(0, {}), []  # to hold no picture
+        answer, self._answer, self._pieces = (
+            self._answer,
+            HttpResponse(0, {}),
+            [],
+        )  # to hold no picture
         answer.body, self._used = body, True
         self._settle().set_result(answer)
 
@@ -202,7 +206,7 @@ class Connection(asyncio.BufferedProtocol):
         kind = StaleError if stale else ExchangeError
         self._settle().set_exception(kind(reason, self.status))
 
-    def _settle(self) -> "asyncio.Future[Answer]":
+    def _settle(self) -> "asyncio.Future[HttpResponse]":
         assert self._waiter is not None
         assert self._timer is not None
         self._timer.cancel()

@@ -12,9 +12,9 @@ from typing import NamedTuple
 from yarl import URL
 
 from capstan import __version__
-from capstan.ingest.config import Web
-from capstan.ingest.http.connection import Answer, ExchangeError
-from capstan.ingest.http.pool import Connections, Patience, parse
+from capstan.ingest.config import HttpOptions
+from capstan.ingest.http.connection import ExchangeError, HttpResponse
+from capstan.ingest.http.pool import Connections, Timeouts, parse
 from capstan.records import Failure, Reason
 
 ACCEPT = "image/jpeg, image/png, image/webp, image/gif, image/*;q=0.5, */*;q=0.1"
@@ -68,7 +68,7 @@ class Fetched(NamedTuple):
 
 
 @asynccontextmanager
-async def open_connections(web: Web) -> AsyncIterator[Connections]:
+async def open_connections(web: HttpOptions) -> AsyncIterator[Connections]:
     """Connections as `fetch` needs them: an honest name, public addresses only."""
     headers = (
         f"User-Agent: {user_agent(web)}\r\nAccept: {ACCEPT}\r\nAccept-Encoding: identity\r\n\r\n"
@@ -80,13 +80,13 @@ async def open_connections(web: Web) -> AsyncIterator[Connections]:
         await connections.close()
 
 
-def user_agent(web: Web) -> str:
+def user_agent(web: HttpOptions) -> str:
     """What hosts read about us."""
     contact = f"; +{web.contact}" if web.contact else ""
     return web.user_agent or f"{AGENT}/{__version__} (fetches pictures for data sets{contact})"
 
 
-async def fetch(connections: Connections, url: str, web: Web, seconds: float) -> Fetched:
+async def fetch(connections: Connections, url: str, web: HttpOptions, seconds: float) -> Fetched:
     """Ask for a URL once, for at most so many seconds; redirects are not followed.
 
     What the web does ends in a Reason. Raises OSError for faults of our own machine, such as too
@@ -98,7 +98,7 @@ async def fetch(connections: Connections, url: str, web: Web, seconds: float) ->
         return Fetched(None, None, Failure(Reason.BAD_URL))
     try:
         answer = await connections.get(
-            target, web.max_bytes, Patience(seconds, web.connect_timeout)
+            target, web.max_bytes, Timeouts(seconds, web.connect_timeout)
         )
     except ExchangeError as error:
         answered = None if error.status is None else target.url
@@ -112,7 +112,7 @@ async def fetch(connections: Connections, url: str, web: Web, seconds: float) ->
     return Fetched(answer.status, target.url, _judge(answer, target.url, web), retry_after)
 
 
-async def follow(connections: Connections, url: str, web: Web) -> Fetched:
+async def follow(connections: Connections, url: str, web: HttpOptions) -> Fetched:
     """As `fetch`, and on to where it is sent; each request has its own time-out."""
     for _ in range(web.max_redirects + 1):
         fetched = await fetch(connections, url, web, web.timeout)
@@ -122,7 +122,7 @@ async def follow(connections: Connections, url: str, web: Web) -> Fetched:
     return fetched
 
 
-def _judge(answer: Answer, url: str, web: Web) -> bytes | Redirect | Failure:
+def _judge(answer: HttpResponse, url: str, web: HttpOptions) -> bytes | Redirect | Failure:
     if answer.status in REDIRECTS:
         return redirect(URL(url), answer.first(b"location") or "")
     reason = status_reason(answer.status) or _opt_out(answer, web)
@@ -144,7 +144,7 @@ def redirect(base: URL, location: str) -> Redirect | Failure:
     return Redirect(str(target))
 
 
-def _opt_out(answer: Answer, web: Web) -> Reason | None:
+def _opt_out(answer: HttpResponse, web: HttpOptions) -> Reason | None:
     if not web.ignore_opt_out and any(map(opts_out, answer.all(b"x-robots-tag"))):
         return Reason.OPTED_OUT
     if web.content_usage and any(map(forbids_training, answer.all(b"content-usage"))):

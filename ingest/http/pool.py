@@ -25,7 +25,7 @@ from capstan.ingest.http.addresses import (
     open_public_socket,
     open_resolver,
 )
-from capstan.ingest.http.connection import Answer, Connection, ExchangeError, StaleError
+from capstan.ingest.http.connection import Connection, ExchangeError, HttpResponse, StaleError
 from capstan.records import Reason
 
 BUFFER = 1 << 18  # bytes read at a time
@@ -43,7 +43,7 @@ PLAIN = re.compile(
 OUR_OWN_FAULTS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
 
 
-class Origin(NamedTuple):
+class ConnectionKey(NamedTuple):
     """Where a URL's answers come from."""
 
     tls: bool
@@ -51,11 +51,11 @@ class Origin(NamedTuple):
     port: int
 
 
-class Target(NamedTuple):
+class RequestTarget(NamedTuple):
     """A URL taken apart."""
 
     url: str
-    origin: Origin
+    origin: ConnectionKey
     path: str  # and query
     credentials: str = ""  # of Basic authentication
 
@@ -68,16 +68,16 @@ class Target(NamedTuple):
         return head.encode("ascii") + headers
 
 
-def parse(url: str) -> Target:
+def parse(url: str) -> RequestTarget:
     """Take an http(s) URL apart; raises ValueError for what is none."""
     if plain := PLAIN.fullmatch(url):
         scheme, host, port, path = plain.groups()
         tls = scheme == "https"
-        return Target(url, Origin(tls, host, int(port or (443 if tls else 80))), path)
+        return RequestTarget(url, ConnectionKey(tls, host, int(port or (443 if tls else 80))), path)
     return parse_any(URL(url))
 
 
-def parse_any(url: URL) -> Target:
+def parse_any(url: URL) -> RequestTarget:
     """The same for a URL that needs quoting or converting."""
     host = (url.raw_host or "").removesuffix(".")
     if url.scheme not in ("http", "https") or not host or ("%" in host and ":" not in host):
@@ -88,8 +88,8 @@ def parse_any(url: URL) -> Target:
     if url.user is not None or url.password is not None:
         pair = f"{url.user or ''}:{url.password or ''}".encode("latin-1")
         credentials = f"Authorization: Basic {b64encode(pair).decode()}\r\n"
-    origin = Origin(url.scheme == "https", host, url.port or 0)
-    return Target(str(url), origin, url.raw_path_qs or "/", credentials)
+    origin = ConnectionKey(url.scheme == "https", host, url.port or 0)
+    return RequestTarget(str(url), origin, url.raw_path_qs or "/", credentials)
 
 
 def is_address(host: str) -> bool:
@@ -145,7 +145,7 @@ def raise_if_ours(error: OSError) -> None:
         raise error
 
 
-class Patience(NamedTuple):
+class Timeouts(NamedTuple):
     """Seconds."""
 
     total: float
@@ -160,14 +160,14 @@ class Connections:
         self._headers, self._public = headers, public
         self._names = Names(open_resolver(public))
         self._buffer = memoryview(bytearray(BUFFER))
-        self._idle: dict[Origin, deque[Connection]] = {}
+        self._idle: dict[ConnectionKey, deque[Connection]] = {}
         self._sweeping: asyncio.TimerHandle | None = None
 
     @cached_property
     def _tls(self) -> ssl.SSLContext:
         return ssl.create_default_context()  # 20 ms, which http:// need not wait for
 
-    async def get(self, target: Target, limit: int, patience: Patience) -> Answer:
+    async def get(self, target: RequestTarget, limit: int, patience: Timeouts) -> HttpResponse:
         """Ask for a URL, whose body may have so many bytes.
 
         Raises ExchangeError for what the web does, OSError for faults of our own machine.
@@ -195,7 +195,7 @@ class Connections:
                 connection.close()
         await self._names.close()
 
-    def _kept(self, origin: Origin) -> Connection | None:
+    def _kept(self, origin: ConnectionKey) -> Connection | None:
         kept = self._idle.get(origin)
         while kept:
             connection = kept.pop()
@@ -203,7 +203,7 @@ class Connections:
                 return connection
         return None
 
-    def _keep(self, origin: Origin, connection: Connection) -> None:
+    def _keep(self, origin: ConnectionKey, connection: Connection) -> None:
         if not connection.reusable or self.closed:
             connection.close()
             return
@@ -223,7 +223,7 @@ class Connections:
         if self._idle:
             self._sweeping = asyncio.get_running_loop().call_later(KEPT, self._sweep)
 
-    async def _connect(self, origin: Origin, until: float, seconds: float) -> Connection:
+    async def _connect(self, origin: ConnectionKey, until: float, seconds: float) -> Connection:
         try:
             async with asyncio.timeout(until - time.monotonic()) as limit:
                 addresses = await self._names.look_up(origin.host)
@@ -240,7 +240,7 @@ class Connections:
             raise_if_ours(error)
             raise ExchangeError(Reason.CONNECT) from error
 
-    async def _connect_to(self, addresses: Sequence[Address], origin: Origin) -> Connection:
+    async def _connect_to(self, addresses: Sequence[Address], origin: ConnectionKey) -> Connection:
         loop, make = asyncio.get_running_loop(), partial(Connection, self._buffer)
         tls = self._tls if origin.tls else None
         name = origin.host if origin.tls else None

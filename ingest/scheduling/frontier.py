@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
-from capstan.ingest.scheduling.registry import HostBook
+from capstan.ingest.scheduling.registry import HostRegistry
 from capstan.records import Reason
 
 
@@ -45,7 +45,7 @@ class Frontier(Generic[T]):
     `give_up` is called with each entry whose host is closed, and the reason.
     """
 
-    def __init__(self, book: HostBook, give_up: Callable[[T, Reason], None]) -> None:
+    def __init__(self, book: HostRegistry, give_up: Callable[[T, Reason], None]) -> None:
         self.book = book
         self.size = 0  # entries waiting
         self._give_up = give_up

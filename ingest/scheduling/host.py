@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from capstan.records import Reason
 
-MAY_PASS = frozenset(  # reasons that speak against the host or the network, not the address
+RETRYABLE = frozenset(  # reasons that speak against the host or the network, not the address
     {
         Reason.DNS,
         Reason.CONNECT,
@@ -67,14 +67,14 @@ class Host:
         """Whether nothing need be remembered of it."""
         return self.failing_since is None and self.growing_fast and now >= self.not_before
 
-    def answered_well(self) -> None:
+    def record_success(self) -> None:
         """Note an answer that speaks for the host, which a 404 does too."""
         self.failing_since, self.failures, self.closed_for = None, 0, None
         self.limit = min(
             self.limits.most, self.limit + (1 if self.growing_fast else 1 / self.limit)
         )
 
-    def made_trouble(self, reason: Reason, began: float, now: float) -> None:
+    def record_failure(self, reason: Reason, began: float, now: float) -> None:
         """Note that a request that began then ended so; closes a host that only makes trouble."""
         self.growing_fast = False
         if began >= self.halved_at:  # once for all that were in flight together
@@ -85,7 +85,7 @@ class Host:
         if self.failures >= FEWEST_FAILURES and now - self.failing_since >= self.limits.outage:
             self.close(Reason.HOST_DOWN, now + self.limits.pause)
 
-    def wants_a_pause(self, reason: Reason, seconds: float, now: float) -> None:
+    def back_off(self, reason: Reason, seconds: float, now: float) -> None:
         """Ask nothing for so long; a pause that no row can wait for closes the host."""
         until = now + seconds
         if seconds > self.limits.pause:

@@ -10,8 +10,8 @@ from tenacity import RetryCallState, Retrying, retry_if_result, stop_after_attem
 from tenacity.stop import stop_base
 from tenacity.wait import wait_base, wait_exponential, wait_random
 
-from capstan.ingest.config import Patience
-from capstan.ingest.scheduling.host import MAY_PASS
+from capstan.ingest.config import RetryPolicy
+from capstan.ingest.scheduling.host import RETRYABLE
 from capstan.records import Answer, Failure, Image
 
 
@@ -25,12 +25,12 @@ class Attempt:
     seconds: float = 0.0  # since the row's first attempt began
 
 
-def policy(patience: Patience) -> Retrying:
+def policy(patience: RetryPolicy) -> Retrying:
     """The policy for all rows."""
     growing = wait_exponential(patience.first_wait, max=patience.longest_wait)
     jitter = wait_random(0, patience.first_wait)  # rows that failed together come back apart
     return Retrying(
-        retry=retry_if_result(may_pass),
+        retry=retry_if_result(is_retryable),
         wait=wait_as_asked(growing + jitter),
         stop=stop_after_attempt(patience.attempts) | stop_at_deadline(patience.deadline),
     )
@@ -47,9 +47,9 @@ def pause_before_next(policy: Retrying, attempt: Attempt) -> float | None:
     return None if policy.stop(state) else state.upcoming_sleep
 
 
-def may_pass(attempt: Attempt) -> bool:
+def is_retryable(attempt: Attempt) -> bool:
     """Whether another attempt could end better."""
-    return isinstance(attempt.result, Failure) and attempt.result.reason in MAY_PASS
+    return isinstance(attempt.result, Failure) and attempt.result.reason in RETRYABLE
 
 
 def last_attempt(state: RetryCallState) -> Attempt:

@@ -58,13 +58,13 @@ class Slots:
                 self._timer = loop.call_at(until, self._look)
                 break
             del self._fetching[slot]
-            slot.step_aside()
+            slot.release_slow()
 
     def fetched(self, slot: "Slot") -> None:
         """Watch a row no more."""
         self._fetching.pop(slot, None)
 
-    def step_aside(self) -> bool:
+    def release_slow(self) -> bool:
         """Free a slot for a place aside, if there is one."""
         if self._aside == self._most_aside:
             return False
@@ -91,11 +91,11 @@ class Slot:
         self._slots, self._is_aside = slots, False
         slots.begin(self)
         if failing:
-            self.step_aside()
+            self.release_slow()
 
-    def step_aside(self) -> None:
+    def release_slow(self) -> None:
         """Let another row have the slot, if there may be more aside."""
-        self._is_aside = self._is_aside or self._slots.step_aside()
+        self._is_aside = self._is_aside or self._slots.release_slow()
 
     def fetched(self) -> None:
         """Stay from now on: what comes next is our own work and must not pile up."""

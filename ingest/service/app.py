@@ -13,17 +13,17 @@ from aiohttp import hdrs, web
 
 from capstan.errors import DataError
 from capstan.http import page
-from capstan.http.gate import Gate
+from capstan.http.errors import RequestError, error_response, http_error_response
+from capstan.http.limiter import ConcurrencyLimiter
 from capstan.http.metrics import CLIENT_IS_GONE, endpoint
-from capstan.http.refusals import RefusedError, http_refusal, refusal
 from capstan.ingest.service import control, events, jobs
+from capstan.ingest.service.auth import COOKIE, Auth
 from capstan.ingest.service.bodies import read_object
-from capstan.ingest.service.contract import DOCUMENT, shown
-from capstan.ingest.service.guard import COOKIE, Guard
-from capstan.ingest.service.metrics import Metrics
+from capstan.ingest.service.metrics import ServiceMetrics
 from capstan.ingest.service.results import Results
-from capstan.ingest.service.service import Service
+from capstan.ingest.service.service import IngestService
 from capstan.ingest.service.submit import ROOM, submit
+from capstan.ingest.service.validation import DOCUMENT, shown
 
 logger = logging.getLogger(__name__)
 
@@ -62,12 +62,12 @@ STATUS: dict[type[jobs.ServiceError], int] = {
 class App:
     """The service behind HTTP."""
 
-    def __init__(self, service: Service) -> None:
-        self.service, self.guard = service, Guard(service.settings.token)
-        self.metrics = Metrics(service)
+    def __init__(self, service: IngestService) -> None:
+        self.service, self.auth = service, Auth(service.settings.token)
+        self.metrics = ServiceMetrics(service)
         self.streams, self.results = events.Streams(), Results(service)
-        self.submissions = Gate(ROOM, 1, "submissions at once")
-        self.changes = Gate(1 << 30)  # everything that is not just read
+        self.submissions = ConcurrencyLimiter(ROOM, 1, "submissions at once")
+        self.changes = ConcurrencyLimiter(1 << 30)  # everything that is not just read
         self.metrics.watch("ingest_streams", "Open streams", lambda: self.streams.gate.held)
         self.metrics.watch("ingest_submissions", "Arriving", lambda: self.submissions.held)
 
@@ -118,11 +118,11 @@ class App:
         content = await read_object(request, MAX_SIGN_IN, frozenset({"token"}))
         token = content.get("token")
         if not isinstance(token, str):
-            raise RefusedError(400, f"token {shown(token)}: give text")
-        if not self.guard.is_token(token):
-            raise RefusedError(401, "this is not the service's token")
+            raise RequestError(400, f"token {shown(token)}: give text")
+        if not self.auth.is_token(token):
+            raise RequestError(401, "this is not the service's token")
         response = web.Response(status=204)
-        self.guard.sign_in(request, response)
+        self.auth.sign_in(request, response)
         return response
 
     async def _closing(self, app: web.Application) -> AsyncIterator[None]:
@@ -147,36 +147,36 @@ class App:
 
     async def _respond(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
-            self.guard.check(request)
+            self.auth.check(request)
             if request.method in (hdrs.METH_GET, hdrs.METH_HEAD):
                 return await handler(request)
             if self.changes.draining:
-                raise RefusedError(503, "the service is stopping", retry_after=RETRY_AFTER)
+                raise RequestError(503, "the service is stopping", retry_after=RETRY_AFTER)
             with self.changes.enter():
                 return await handler(request)
-        except RefusedError as error:
+        except RequestError as error:
             return _refusal(error)
         except jobs.ServiceError as error:
             return _refusal(_refused(error))
         except web.HTTPException as error:
-            return http_refusal(request, error)
+            return http_error_response(request, error)
         except (DataError, FileNotFoundError):
             logger.exception("%s %s failed", request.method, request.path)
             message = "a file of the job is missing or damaged; the service's log tells"
             return web.json_response({"error": message}, status=500)
 
 
-def _refused(error: jobs.ServiceError) -> RefusedError:
+def _refused(error: jobs.ServiceError) -> RequestError:
     wait = None
     if isinstance(error, jobs.BusyError):
         wait = max(1, math.ceil(error.retry_after))
     elif isinstance(error, jobs.UnavailableError):
         wait = RETRY_AFTER
-    return RefusedError(STATUS[type(error)], str(error), retry_after=wait)
+    return RequestError(STATUS[type(error)], str(error), retry_after=wait)
 
 
-def _refusal(error: RefusedError) -> web.Response:
-    response = refusal(error)
+def _refusal(error: RequestError) -> web.Response:
+    response = error_response(error)
     if error.status == web.HTTPUnauthorized.status_code:
         response.headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
     return response

@@ -7,7 +7,7 @@ from typing import Any
 
 from aiohttp import web
 
-from capstan.http.refusals import RefusedError
+from capstan.http.errors import RequestError
 
 JSON = "application/json"
 TSV = "text/tab-separated-values"
@@ -27,9 +27,9 @@ async def arriving(request: web.Request) -> AsyncIterator[bytes]:
             async with asyncio.timeout(left):
                 piece = await request.content.readany()
         except TimeoutError:
-            raise RefusedError(408, "the body does not arrive; send it faster") from None
+            raise RequestError(408, "the body does not arrive; send it faster") from None
         except web.RequestPayloadError as error:
-            raise RefusedError(400, f"the body is not encoded as it says ({error})") from None
+            raise RequestError(400, f"the body is not encoded as it says ({error})") from None
         if not piece:
             return
         yield piece
@@ -39,11 +39,11 @@ async def arriving(request: web.Request) -> AsyncIterator[bytes]:
 def check_type(request: web.Request, *types: str) -> None:
     """Raise RefusedError, 415, for a body of another type, or of another encoding than UTF-8."""
     if request.content_type not in types:
-        raise RefusedError(
+        raise RequestError(
             415, f"Content-Type {request.content_type}: give {' or '.join(sorted(types))}"
         )
     if (charset := request.charset) and charset.lower() not in ("utf-8", "us-ascii"):
-        raise RefusedError(415, f"charset {charset}: send UTF-8")
+        raise RequestError(415, f"charset {charset}: send UTF-8")
 
 
 async def read_json(request: web.Request, limit: int) -> Any:
@@ -59,14 +59,14 @@ async def read_json(request: web.Request, limit: int) -> Any:
     try:
         return await asyncio.to_thread(json.loads, body, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
-        raise RefusedError(400, f"not JSON ({error})") from None
+        raise RequestError(400, f"not JSON ({error})") from None
 
 
 async def read_object(request: web.Request, limit: int, names: frozenset[str]) -> dict[str, Any]:
     """A body that is a JSON object with no other names than these; raises RefusedError."""
     content = await read_json(request, limit)
     if not isinstance(content, dict):
-        raise RefusedError(400, "not a JSON object; send one")
+        raise RequestError(400, "not a JSON object; send one")
     check_names(content, names, "")
     return content
 
@@ -74,7 +74,7 @@ async def read_object(request: web.Request, limit: int, names: frozenset[str]) -
 def check_names(content: dict[str, Any], names: frozenset[str], place: str) -> None:
     """Raise RefusedError, 400, for a name that an object may not have."""
     for name in content.keys() - names:
-        raise RefusedError(
+        raise RequestError(
             400, f"{place}no {name[:80]!r} here; choose from {', '.join(sorted(names))}"
         )
 
@@ -83,5 +83,5 @@ def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is no number of JSON")
 
 
-def _too_large(limit: int) -> RefusedError:
-    return RefusedError(413, f"JSON of more than {limit:,} bytes; send less at once")
+def _too_large(limit: int) -> RequestError:
+    return RequestError(413, f"JSON of more than {limit:,} bytes; send less at once")

@@ -7,9 +7,17 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from capstan.errors import SettingError
-from capstan.ingest.config import DAY, Flags, Load, Patience, Pictures, Web, flag
+from capstan.ingest.config import (
+    DAY,
+    Concurrency,
+    Flags,
+    HttpOptions,
+    ImageOptions,
+    RetryPolicy,
+    flag,
+)
 from capstan.pachyderm import connection
-from capstan.pachyderm.connection import Target
+from capstan.pachyderm.connection import ServerTarget
 
 TOKEN = "CAPSTAN_TOKEN"
 PACHYDERM = "pachyderm-"  # what the flags of the cluster begin with here
@@ -36,7 +44,7 @@ class Listen(Flags):
 
 
 @dataclass(frozen=True)
-class Limits(Flags):
+class ServiceLimits(Flags):
     """how much it takes."""
 
     max_upload: int = flag(16 << 30, "bytes of a TSV that is sent", 1)
@@ -63,13 +71,15 @@ class ServiceSettings:
     listen: Listen = field(default_factory=Listen)
     token: str | None = field(default=None, repr=False)
     tsv_root: Path | None = None
-    limits: Limits = field(default_factory=Limits)
-    pictures: Pictures = field(default_factory=Pictures)  # of jobs that do not say otherwise
-    web: Web = field(default_factory=Web)
-    patience: Patience = field(default_factory=Patience)  # the same
-    load: Load = field(default_factory=Load)
+    limits: ServiceLimits = field(default_factory=ServiceLimits)
+    pictures: ImageOptions = field(
+        default_factory=ImageOptions
+    )  # of jobs that do not say otherwise
+    web: HttpOptions = field(default_factory=HttpOptions)
+    patience: RetryPolicy = field(default_factory=RetryPolicy)  # the same
+    load: Concurrency = field(default_factory=Concurrency)
     delivery: Delivery = field(default_factory=Delivery)
-    target: Target | None = None  # the Pachyderm, if shards go to one
+    target: ServerTarget | None = None  # the Pachyderm, if shards go to one
 
     def __post_init__(self) -> None:
         if self.token is None and not self.listen.is_loopback:
@@ -101,7 +111,15 @@ class ServiceSettings:
             metavar="DIR",
             help="folder whose TSVs may be submitted by their path; by default none",
         )
-        for group in (Listen, Limits, Pictures, Web, Patience, Load, Delivery):
+        for group in (
+            Listen,
+            ServiceLimits,
+            ImageOptions,
+            HttpOptions,
+            RetryPolicy,
+            Concurrency,
+            Delivery,
+        ):
             group.configure(parser)
         connection.add_flags(parser, PACHYDERM)
 
@@ -114,11 +132,11 @@ class ServiceSettings:
             Listen.from_arguments(arguments),
             _token(arguments),
             arguments.tsv_root,
-            Limits.from_arguments(arguments),
-            Pictures.from_arguments(arguments),
-            Web.from_arguments(arguments),
-            Patience.from_arguments(arguments),
-            Load.from_arguments(arguments),
+            ServiceLimits.from_arguments(arguments),
+            ImageOptions.from_arguments(arguments),
+            HttpOptions.from_arguments(arguments),
+            RetryPolicy.from_arguments(arguments),
+            Concurrency.from_arguments(arguments),
             delivery,
             connection.find(arguments, prefix=PACHYDERM) if delivery.pachyderm_repo else None,
         )

@@ -19,10 +19,10 @@ from typing import Protocol
 from capstan.chunks import pieces
 from capstan.errors import CapstanError
 from capstan.ingest.service.config import Delivery
-from capstan.ingest.service.work import Task, Work
+from capstan.ingest.service.job_run import ChunkTask, JobRun
 from capstan.pachyderm.commits import finished_head, is_same, writable_head
 from capstan.pachyderm.connect import open_server
-from capstan.pachyderm.connection import Target
+from capstan.pachyderm.connection import ServerTarget
 from capstan.pachyderm.server import Put
 from capstan.shards import STATS_SUFFIX, read_image_stats
 
@@ -33,11 +33,11 @@ FIRST_WAIT, LONGEST_WAIT = 1.0, 30.0  # seconds between attempts
 
 
 @dataclass(frozen=True, slots=True)
-class Parcel:
+class PendingShard:
     """A shard to deliver."""
 
-    work: Work
-    task: Task
+    work: JobRun
+    task: ChunkTask
     since: float  # by a monotonic clock
 
     @property
@@ -46,40 +46,40 @@ class Parcel:
         return self.work.chunk_name(self.task)
 
 
-class Addressee(Protocol):
+class UploadListener(Protocol):
     """Who is told."""
 
-    def delivered(self, parcels: Sequence[Parcel]) -> None:
+    def delivered(self, parcels: Sequence[PendingShard]) -> None:
         """These shards are in the repo, in a finished commit."""
 
     def delivery_waits(self, why: str | None) -> None:
         """So many shards wait that nothing more should be fetched; None: no more."""
 
 
-class Deliverer:
+class ShardUploader:
     """Sends shards in batches."""
 
     def __init__(
         self,
         settings: Delivery,
-        target: Target,
+        target: ServerTarget,
         shards: Callable[[str], Path],
-        addressee: Addressee,
+        addressee: UploadListener,
     ) -> None:
         self.why: str | None = None  # the last attempt failed
         self._settings, self._target = settings, target
         self._shards, self._addressee = shards, addressee
-        self._parcels: deque[Parcel] = deque()
+        self._parcels: deque[PendingShard] = deque()
         self._changed = asyncio.Event()
 
-    def add(self, work: Work, tasks: Iterable[Task]) -> None:
+    def add(self, work: JobRun, tasks: Iterable[ChunkTask]) -> None:
         """Deliver shards."""
         now = time.monotonic()
-        self._parcels.extend(Parcel(work, task, now) for task in tasks)
+        self._parcels.extend(PendingShard(work, task, now) for task in tasks)
         self._tell_backlog()
         self._changed.set()
 
-    def drop(self, work: Work) -> None:
+    def drop(self, work: JobRun) -> None:
         """Deliver no more of a job."""
         self._parcels = deque(parcel for parcel in self._parcels if parcel.work is not work)
 
@@ -121,7 +121,7 @@ class Deliverer:
         why = f"{waiting} shards wait for {self._target}, which takes them no faster"
         self._addressee.delivery_waits((self.why or why) if waiting >= most else None)
 
-    async def _send(self, batch: Sequence[Parcel]) -> bool:
+    async def _send(self, batch: Sequence[PendingShard]) -> bool:
         files = [(parcel.chunk, self._shards(parcel.work.id)) for parcel in batch]
         try:
             commit = await _in_daemon(lambda: send(self._target, self._settings, files))
@@ -134,7 +134,7 @@ class Deliverer:
         return True
 
 
-def send(target: Target, settings: Delivery, shards: Sequence[tuple[str, Path]]) -> str:
+def send(target: ServerTarget, settings: Delivery, shards: Sequence[tuple[str, Path]]) -> str:
     """Put shards, each by chunk and folder, into the repo as one commit; returns which it was."""
     repo = settings.pachyderm_repo
     with open_server(target) as server:

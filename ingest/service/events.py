@@ -12,12 +12,12 @@ from typing import Any
 
 from aiohttp import hdrs, web
 
-from capstan.http.gate import Gate
-from capstan.ingest.service.contract import read_query
+from capstan.http.limiter import ConcurrencyLimiter
+from capstan.ingest.service.change_feed import Subscription
 from capstan.ingest.service.jobs import ENDED, Changes, NoSuchJobError
-from capstan.ingest.service.service import Service
-from capstan.ingest.service.views import job_view, statistics_view
-from capstan.ingest.service.watches import Watch
+from capstan.ingest.service.json_views import job_view, statistics_view
+from capstan.ingest.service.service import IngestService
+from capstan.ingest.service.validation import read_query
 
 RECONNECT = 1_000  # ms until a listener asks again
 HEARTBEAT = 10.0  # seconds of silence until a line of comment
@@ -30,7 +30,7 @@ class Streams:
     """The streams that are open: so many at most, and all can be ended at once."""
 
     def __init__(self, room: int = ROOM, things: str = "streams of events") -> None:
-        self.gate = Gate(room, 5, things)
+        self.gate = ConcurrencyLimiter(room, 5, things)
         self._open: set[asyncio.Timeout] = set()
         self._ended = False
 
@@ -60,7 +60,7 @@ class Streams:
 
 
 async def follow_job(
-    service: Service, streams: Streams, request: web.Request
+    service: IngestService, streams: Streams, request: web.Request
 ) -> web.StreamResponse:
     """`job` at once and on each change; `end` when it is ended."""
     id = request.match_info["id"]
@@ -74,7 +74,9 @@ async def follow_job(
     return stream.response
 
 
-async def _tell_job(service: Service, id: str, watch: Watch, stream: "_Stream") -> None:
+async def _tell_job(
+    service: IngestService, id: str, watch: Subscription, stream: "_Stream"
+) -> None:
     while (job := service.job(id)).state not in ENDED:
         await stream.send("job", job_view(job))
         await _changes(watch, stream)
@@ -83,7 +85,7 @@ async def _tell_job(service: Service, id: str, watch: Watch, stream: "_Stream") 
 
 
 async def follow_all(
-    service: Service, streams: Streams, request: web.Request
+    service: IngestService, streams: Streams, request: web.Request
 ) -> web.StreamResponse:
     """`job` for each that changes, `removed` for each that goes, `statistics` each second."""
     read_query(request, "followAll")
@@ -95,7 +97,7 @@ async def follow_all(
     return stream.response
 
 
-async def _tell_all(service: Service, watch: Watch, stream: "_Stream") -> None:
+async def _tell_all(service: IngestService, watch: Subscription, stream: "_Stream") -> None:
     changes = Changes(second=True)
     while True:
         if changes.second:
@@ -110,7 +112,7 @@ async def _tell_all(service: Service, watch: Watch, stream: "_Stream") -> None:
         changes = await _changes(watch, stream)
 
 
-async def _changes(watch: Watch, stream: "_Stream") -> Changes:
+async def _changes(watch: Subscription, stream: "_Stream") -> Changes:
     """The next changes, not too soon after the last; meanwhile the connection is kept alive."""
     await asyncio.sleep(PACE)
     while True:

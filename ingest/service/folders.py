@@ -11,11 +11,11 @@ from pathlib import Path
 from capstan.errors import SettingError
 from capstan.files import output_directory
 from capstan.ingest.job import SPOOLS
-from capstan.ingest.service.intake import sync_folder
-from capstan.ingest.spool import remove_spools
+from capstan.ingest.journal import remove_journals
+from capstan.ingest.service.upload import sync_folder
 
 
-class Folders:
+class ServiceFolders:
     """The folders of one service; raises SettingError for what cannot be written to."""
 
     def __init__(self, data: Path) -> None:
@@ -51,7 +51,7 @@ class Folders:
 
     def tidy(self, id: str) -> None:
         """Remove the empty folders of journals."""
-        remove_spools(self.shards(id) / SPOOLS)
+        remove_journals(self.shards(id) / SPOOLS)
 
     def forget_rows(self, id: str) -> None:
         """Remove the journals of a job's unfinished chunks."""

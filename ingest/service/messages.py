@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from capstan.chunks import Chunk
-from capstan.ingest.config import Settings
+from capstan.ingest.config import IngestSettings
 from capstan.ingest.messages import Told
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class ChunkPayload:
     """A chunk, and its contents if they are in no file yet."""
 
     chunk: Chunk
@@ -17,24 +17,24 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True)
-class Begin:
+class StartJob:
     """Do a job's chunk, and ask for more."""
 
     job: str
-    settings: Settings
-    piece: Piece
+    settings: IngestSettings
+    piece: ChunkPayload
 
 
 @dataclass(frozen=True, slots=True)
-class More:
+class NextChunk:
     """The next chunk of a job; None: finish what there is and let it go."""
 
     job: str
-    piece: Piece | None
+    piece: ChunkPayload | None
 
 
 @dataclass(frozen=True, slots=True)
-class Halt:
+class StopJob:
     """Begin nothing more of a job."""
 
     job: str
@@ -45,23 +45,23 @@ class Drain:
     """Begin nothing more at all; end when what is out has ended."""
 
 
-ToWorker = Begin | More | Halt | Drain
+ToWorker = StartJob | NextChunk | StopJob | Drain
 
 
 @dataclass(frozen=True, slots=True)
-class Ready:
+class WorkerReady:
     """The worker takes chunks."""
 
 
 @dataclass(frozen=True, slots=True)
-class Asks:
+class ChunkRequest:
     """A job wants another chunk."""
 
     job: str
 
 
 @dataclass(frozen=True, slots=True)
-class Says:
+class EngineEvent:
     """What a job's engine tells."""
 
     job: str
@@ -69,7 +69,7 @@ class Says:
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class EngineFailure:
     """Why an engine ended before its chunks."""
 
     text: str
@@ -77,24 +77,26 @@ class Trouble:
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class EngineExited:
     """A job's engine is over."""
 
     job: str
-    trouble: Trouble | None
+    trouble: EngineFailure | None
 
 
 @dataclass(frozen=True, slots=True)
-class Beat:
+class Heartbeat:
     """Sent each second."""
 
     in_flight: int
 
 
-FromWorker = Ready | Asks | Says | Ended | Beat | Exception  # the last: why the worker ends
+FromWorker = (
+    WorkerReady | ChunkRequest | EngineEvent | EngineExited | Heartbeat | Exception
+)  # the last: why the worker ends
 
 
-def write_piece(piece: Piece) -> None:
+def write_payload(piece: ChunkPayload) -> None:
     """Make a chunk's file, if it is not there; what it holds is durable elsewhere."""
     path: Path = piece.chunk.path
     if piece.data is None or (path.is_file() and path.stat().st_size == len(piece.data)):

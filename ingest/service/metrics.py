@@ -12,16 +12,16 @@ from prometheus_client.registry import Collector
 from capstan import __version__
 from capstan.http import metrics
 from capstan.ingest.service.jobs import State
-from capstan.ingest.service.service import Service
+from capstan.ingest.service.service import IngestService
 from capstan.records import Reason
 
 OK = "ok"  # a row's outcome, in place of a reason
 
 
-class Metrics(metrics.Metrics):
+class ServiceMetrics(metrics.HttpMetrics):
     """The service's numbers and those of its requests."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: IngestService) -> None:
         super().__init__()
         self.registry.register(ServiceCollector(service))
         self.watch("ingest_ready", "Whether it takes jobs", lambda: not service.why_not_ready())
@@ -30,7 +30,7 @@ class Metrics(metrics.Metrics):
 class ServiceCollector(Collector):
     """One look at the service for all its numbers, so that they agree."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: IngestService) -> None:
         self._service = service
 
     def describe(self) -> Iterator[Metric]:

@@ -5,17 +5,19 @@ from dataclasses import asdict, fields, replace
 from typing import Any
 
 from capstan.errors import SettingError
-from capstan.ingest.config import Patience, Pictures
+from capstan.ingest.config import ImageOptions, RetryPolicy
 from capstan.ingest.service.jobs import BadSubmissionError
 
 PATIENCE = ("attempts", "deadline")
 TYPES: Mapping[str, type] = {  # of each option
-    **{item.name: type(item.default) for item in fields(Pictures)},
-    **{item.name: type(item.default) for item in fields(Patience) if item.name in PATIENCE},
+    **{item.name: type(item.default) for item in fields(ImageOptions)},
+    **{item.name: type(item.default) for item in fields(RetryPolicy) if item.name in PATIENCE},
 }
 
 
-def complete(options: Mapping[str, Any], pictures: Pictures, patience: Patience) -> dict[str, Any]:
+def complete(
+    options: Mapping[str, Any], pictures: ImageOptions, patience: RetryPolicy
+) -> dict[str, Any]:
     """All options, by default the service's own; BadSubmissionError for one that cannot be."""
     given = {name: _checked(name, value) for name, value in options.items()}
     try:
@@ -27,13 +29,13 @@ def complete(options: Mapping[str, Any], pictures: Pictures, patience: Patience)
     return {**asdict(chosen[0]), **{name: getattr(chosen[1], name) for name in PATIENCE}}
 
 
-def chosen_pictures(options: Mapping[str, Any], pictures: Pictures) -> Pictures:
+def chosen_pictures(options: Mapping[str, Any], pictures: ImageOptions) -> ImageOptions:
     """How a job's pictures are made."""
-    names = {item.name for item in fields(Pictures)}
+    names = {item.name for item in fields(ImageOptions)}
     return replace(pictures, **{name: options[name] for name in names & options.keys()})
 
 
-def chosen_patience(options: Mapping[str, Any], patience: Patience) -> Patience:
+def chosen_patience(options: Mapping[str, Any], patience: RetryPolicy) -> RetryPolicy:
     """How patient a job is."""
     return replace(patience, **{name: options[name] for name in PATIENCE if name in options})
 

@@ -16,8 +16,7 @@ from urllib.parse import quote
 from aiohttp import hdrs, web
 
 from capstan.errors import DataError
-from capstan.http.refusals import RefusedError
-from capstan.ingest.service.contract import default, read_query
+from capstan.http.errors import RequestError
 from capstan.ingest.service.events import Streams
 from capstan.ingest.service.outcomes import (
     chunk_key,
@@ -27,7 +26,8 @@ from capstan.ingest.service.outcomes import (
     split_key,
 )
 from capstan.ingest.service.pictures import read_picture
-from capstan.ingest.service.service import Service
+from capstan.ingest.service.service import IngestService
+from capstan.ingest.service.validation import default, read_query
 from capstan.shards import STATS_SUFFIX, read_image_stats
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ TYPES = {".tar": "application/x-tar", ".parquet": PARQUET, STATS_SUFFIX: "applic
 class Results:
     """Answers with what lies in the folders of jobs."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: IngestService) -> None:
         self._service = service
         self._threads = ThreadPoolExecutor(THREADS, "read")
         self.downloads = Streams(DOWNLOADS, "parquets under way")
@@ -83,7 +83,7 @@ class Results:
         name = request.match_info["name"]
         suffix = next((each for each in TYPES if name.endswith(each)), "")
         if not suffix or name.removesuffix(suffix) not in chunks:
-            raise RefusedError(
+            raise RequestError(
                 404, f"no file {name[:200]!r} of a whole shard; see the job's shards"
             )
         headers = {hdrs.CONTENT_TYPE: TYPES[suffix], hdrs.CONTENT_DISPOSITION: "attachment"}
@@ -95,7 +95,7 @@ class Results:
         limit = query.pop("limit", default("listOutcomes", "limit"))
         after = None
         if (text := query.pop("after", None)) is not None and (after := split_key(text)) is None:
-            raise RefusedError(400, "after: not a row's key; give `next` of the page before")
+            raise RequestError(400, "after: not a row's key; give `next` of the page before")
         found, more = await self._read(read_page, folder, chunks, query, after, limit)
         return web.json_response({"outcomes": found, "next": more})
 
@@ -145,7 +145,7 @@ class Results:
         chunk = next((each for each in chunks if parted and chunk_key(each) == parted[0]), None)
         data = await self._read(read_picture, folder / f"{chunk}.tar", key) if chunk else None
         if data is None:
-            raise RefusedError(404, f"no picture {key[:200]!r} in a whole shard")
+            raise RequestError(404, f"no picture {key[:200]!r} in a whole shard")
         headers = {hdrs.CACHE_CONTROL: "private, max-age=3600", hdrs.CONTENT_TYPE: "image/jpeg"}
         return web.Response(body=data, headers=headers)
 

@@ -7,48 +7,52 @@ from pathlib import Path
 from typing import Any
 
 from capstan.chunks import PIECE
+from capstan.ingest.service.change_feed import Subscription
 from capstan.ingest.service.config import ServiceSettings
-from capstan.ingest.service.delivery import Deliverer
+from capstan.ingest.service.delivery import ShardUploader
 from capstan.ingest.service.disk import Disk
-from capstan.ingest.service.figures import SECONDS
-from capstan.ingest.service.folders import Folders
-from capstan.ingest.service.foreman import Foreman
+from capstan.ingest.service.folders import ServiceFolders
 from capstan.ingest.service.jobs import Job, State, Statistics
-from capstan.ingest.service.ledger import Ledger
 from capstan.ingest.service.lifecycle import Lifecycle
-from capstan.ingest.service.store import Store
+from capstan.ingest.service.repository import JobRepository
+from capstan.ingest.service.rolling_stats import SECONDS
+from capstan.ingest.service.scheduler import Scheduler
+from capstan.ingest.service.store import Database
 from capstan.ingest.service.submissions import Submission, Submissions
-from capstan.ingest.service.watches import Watch
 
 ROWS_PER_CHUNK = 10_000
 TELL_INTERVAL = 0.25  # seconds
 
 
-class Service:
+class IngestService:
     """Jobs and the workers that do them."""
 
-    def __init__(self, settings: ServiceSettings, folders: Folders, store: Store) -> None:
+    def __init__(self, settings: ServiceSettings, folders: ServiceFolders, store: Database) -> None:
         self.settings = settings
         self._folders = folders
         disk = Disk(folders.data, settings.limits.min_free)
-        self._ledger = Ledger(store, settings.target is not None, lambda: self._life.hindrance)
-        self._life = Lifecycle(folders, store, self._ledger, disk)
-        self._foreman = Foreman(settings, folders.jobs, self._life, self._ledger.data_of)
-        self._life.foreman = self._foreman
+        self._repository = JobRepository(
+            store, settings.target is not None, lambda: self._life.pause_reason
+        )
+        self._life = Lifecycle(folders, store, self._repository, disk)
+        self._scheduler = Scheduler(settings, folders.jobs, self._life, self._repository.data_of)
+        self._life.scheduler = self._scheduler
         if settings.target:
-            deliverer = Deliverer(settings.delivery, settings.target, folders.shards, self._life)
+            deliverer = ShardUploader(
+                settings.delivery, settings.target, folders.shards, self._life
+            )
             self._life.deliverer = deliverer
-        self._submissions = Submissions(settings, folders, store, self._ledger, self._life)
+        self._submissions = Submissions(settings, folders, store, self._repository, self._life)
 
     def job(self, id: str) -> Job:
         """A job as it is now; NoSuchJobError."""
-        return self._ledger.job(id)
+        return self._repository.job(id)
 
     def jobs(
         self, state: State | None = None, limit: int = 50, after: str | None = None
     ) -> tuple[list[Job], str | None]:
         """Jobs, newest first, and what to give as `after` for those that follow, if any do."""
-        return self._ledger.jobs(state, limit, after)
+        return self._repository.jobs(state, limit, after)
 
     @asynccontextmanager
     async def submitting(
@@ -104,54 +108,54 @@ class Service:
 
     def shards_folder(self, id: str) -> Path:
         """Where a job's shards lie; NoSuchJobError."""
-        self._ledger.job(id)
+        self._repository.job(id)
         return self._folders.shards(id)
 
     def whole_chunks(self, id: str) -> Sequence[str]:
         """Names of the chunks whose shards are whole, in order; NoSuchJobError."""
-        return self._ledger.whole_chunks(id)
+        return self._repository.whole_chunks(id)
 
-    def watch(self, id: str | None = None) -> AbstractContextManager[Watch]:
+    def watch(self, id: str | None = None) -> AbstractContextManager[Subscription]:
         """Listen to the changes of a job, or of all and of the statistics."""
-        return self._life.watches.open(id)
+        return self._life.change_feed.open(id)
 
     def statistics(self, seconds: int = SECONDS) -> Statistics:
         """What the service did of late."""
-        figures, hands = self._life.figures, self._foreman.hands
+        rolling_stats, worker_pool = self._life.rolling_stats, self._scheduler.worker_pool
         return Statistics(
-            figures.since,
-            figures.seconds(seconds),
-            dict(figures.reasons.most_common()),
-            figures.rows,
-            figures.images,
-            figures.bytes,
-            self._ledger.states(),
-            figures.hosts(),
-            hands.in_flight,
-            self._ledger.queued_rows,
+            rolling_stats.since,
+            rolling_stats.seconds(seconds),
+            dict(rolling_stats.reasons.most_common()),
+            rolling_stats.rows,
+            rolling_stats.images,
+            rolling_stats.bytes,
+            self._repository.states(),
+            rolling_stats.hosts(),
+            worker_pool.in_flight,
+            self._repository.queued_rows,
             self._life.disk.free,
-            len(hands.ready),
+            len(worker_pool.ready),
         )
 
     def why_not_ready(self) -> str | None:
         """Why it takes no jobs now, if it does not."""
         if self._submissions.stopping:
             return "stopping"
-        return None if self._foreman.hands.ready else "no worker is ready yet"
+        return None if self._scheduler.worker_pool.ready else "no worker is ready yet"
 
     def stop_soon(self) -> None:
         """Take no more jobs and let the workers drain."""
         self._submissions.stopping = True
-        self._foreman.hands.stop_soon()
+        self._scheduler.worker_pool.stop_soon()
 
     # Its life
 
     def start(self) -> None:
         """Go on with what is unfinished, and start the workers."""
-        self._ledger.load()
-        self._folders.sweep(self._ledger.known())
-        self._foreman.hands.start()
-        for work in list(self._ledger.works.values()):
+        self._repository.load()
+        self._folders.sweep(self._repository.known())
+        self._scheduler.worker_pool.start()
+        for work in list(self._repository.works.values()):
             self._life.start(work)
 
     async def keep_time(self) -> None:
@@ -171,18 +175,18 @@ class Service:
     async def stop(self) -> None:
         """Let the workers drain, and save what is known."""
         self.stop_soon()
-        await self._foreman.hands.stop()
+        await self._scheduler.worker_pool.stop()
         await self._life.close()
 
 
 @asynccontextmanager
-async def open_service(settings: ServiceSettings) -> AsyncIterator[Service]:
+async def open_service(settings: ServiceSettings) -> AsyncIterator[IngestService]:
     """Start the workers and go on with all unfinished jobs; drain within 10 s at the end."""
-    folders = Folders(settings.data)
+    folders = ServiceFolders(settings.data)
     with folders.locked():
-        store = Store(folders.database)
+        store = Database(folders.database)
         try:
-            service = Service(settings, folders, store)
+            service = IngestService(settings, folders, store)
             service.start()
             keeping = asyncio.create_task(service.keep_time())
             delivering = asyncio.create_task(service.deliver())

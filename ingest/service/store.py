@@ -57,7 +57,7 @@ class _Write:
     error: sqlite3.Error | None = field(default=None)
 
 
-class Store:
+class Database:
     """The database of one service; made and read in its event loop."""
 
     def __init__(self, path: Path) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from capstan.ingest.service.config import ServiceSettings
-from capstan.ingest.service.folders import Folders
-from capstan.ingest.service.intake import Cuts, Intake, check_name
+from capstan.ingest.service.folders import ServiceFolders
+from capstan.ingest.service.job_run import ChunkTask, JobRun
 from capstan.ingest.service.jobs import (
     BadSubmissionError,
     BusyError,
@@ -20,17 +20,17 @@ from capstan.ingest.service.jobs import (
     Job,
     UnavailableError,
 )
-from capstan.ingest.service.ledger import Ledger
 from capstan.ingest.service.lifecycle import Lifecycle
 from capstan.ingest.service.options import complete
-from capstan.ingest.service.store import Store
-from capstan.ingest.service.work import Task, Work
+from capstan.ingest.service.repository import JobRepository
+from capstan.ingest.service.store import Database
+from capstan.ingest.service.upload import ChunkedList, Upload, check_name
 
 BUSY = 2.0  # seconds after which a client may find room
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
+class JobRequest:
     """What a submission is to become."""
 
     name: str
@@ -42,7 +42,7 @@ class Offer:
 class Submission:
     """A TSV on its way in."""
 
-    def __init__(self, submissions: "Submissions", intake: Intake, offer: Offer) -> None:
+    def __init__(self, submissions: "Submissions", intake: Upload, offer: JobRequest) -> None:
         self.known = offer.known  # the job of the same key: there is no need to write anything
         self._submissions, self._intake, self._offer = submissions, intake, offer
 
@@ -66,23 +66,23 @@ class Submissions:
     def __init__(
         self,
         settings: ServiceSettings,
-        folders: Folders,
-        store: Store,
-        ledger: Ledger,
+        folders: ServiceFolders,
+        store: Database,
+        repository: JobRepository,
         life: Lifecycle,
     ) -> None:
         self._settings, self._folders, self._store = settings, folders, store
-        self._ledger, self._life = ledger, life
+        self._repository, self._life = repository, life
         self._arriving = 0
         self._names: set[str] = set()  # of what is arriving
         self.stopping = False
 
     @asynccontextmanager
-    async def open(self, offer: Offer, rows_per_chunk: int) -> AsyncIterator[Submission]:
+    async def open(self, offer: JobRequest, rows_per_chunk: int) -> AsyncIterator[Submission]:
         """Take the bytes of a TSV while the block runs."""
         limits = self._settings.limits
         incoming, most = self._folders.incoming, limits.max_upload
-        intake = Intake(incoming, offer.name, rows_per_chunk, most, self._check_room)
+        intake = Upload(incoming, offer.name, rows_per_chunk, most, self._check_room)
         self._arriving += 1
         self._names.add(offer.name)
         try:
@@ -92,22 +92,22 @@ class Submissions:
             self._names.discard(offer.name)
             await asyncio.shield(asyncio.create_task(intake.drop()))
 
-    def offer(self, name: str, options: Mapping[str, Any], key: str | None) -> Offer:
+    def offer(self, name: str, options: Mapping[str, Any], key: str | None) -> JobRequest:
         """Check what can be checked before anything is read; raises what `submitting` does."""
         check_name(name)
         chosen = complete(options, self._settings.pictures, self._settings.patience)
-        known = self._ledger.of_key(key)
+        known = self._repository.of_key(key)
         if known is None:
             self._check_place(name)
-        return Offer(name, chosen, key, known)
+        return JobRequest(name, chosen, key, known)
 
     def _check_place(self, name: str) -> None:
         if self.stopping:
             raise UnavailableError("the service is stopping; try again when it is back")
-        if self._ledger.unfinished + self._arriving >= self._settings.limits.max_jobs:
+        if self._repository.unfinished + self._arriving >= self._settings.limits.max_jobs:
             raise BusyError("as many jobs as are taken are unfinished; wait for some", BUSY)
         self._check_room()
-        if self._life.deliverer and (name in self._names or self._ledger.has_name(name)):
+        if self._life.deliverer and (name in self._names or self._repository.has_name(name)):
             raise BadSubmissionError(
                 f"name {name}: there is such a job, whose shards in the repo this one's would "
                 "replace; give another name, or remove that job"
@@ -132,11 +132,11 @@ class Submissions:
             raise BadSubmissionError(f"{path!r}: no such file below the service's --tsv-root")
         return found
 
-    async def take(self, offer: Offer, cuts: Cuts) -> tuple[Job, bool]:
+    async def take(self, offer: JobRequest, cuts: ChunkedList) -> tuple[Job, bool]:
         """Make a job of what came in; False if another one had the key first."""
-        tasks = [Task(number, rows) for number, rows in enumerate(cuts.rows)]
-        id = self._ledger.ids.next()
-        work = Work(id, offer.name, offer.options, sum(cuts.rows), time.time(), tasks)
+        tasks = [ChunkTask(number, rows) for number, rows in enumerate(cuts.rows)]
+        id = self._repository.ids.next()
+        work = JobRun(id, offer.name, offer.options, sum(cuts.rows), time.time(), tasks)
         work.set_pending()
         if cuts.folder:
             await asyncio.to_thread(self._folders.take_in, cuts.folder, id)
@@ -144,9 +144,9 @@ class Submissions:
             await self._store.write(*work.inserted(cuts.data, offer.key))
         except (sqlite3.IntegrityError, FullError):
             await asyncio.to_thread(self._folders.remove, id)
-            known = self._ledger.of_key(offer.key)
+            known = self._repository.of_key(offer.key)
             if known is None:
                 raise
             return known, False
         self._life.start(work)
-        return self._ledger.view(work), True
+        return self._repository.view(work), True

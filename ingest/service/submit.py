@@ -5,13 +5,13 @@ from typing import Any
 
 from aiohttp import web
 
-from capstan.http.gate import Gate
-from capstan.http.refusals import RefusedError
+from capstan.http.errors import RequestError
+from capstan.http.limiter import ConcurrencyLimiter
 from capstan.ingest.service.bodies import JSON, TSV, arriving, check_names, check_type, read_object
-from capstan.ingest.service.contract import check, default, document, read_query, shown
 from capstan.ingest.service.jobs import Job
-from capstan.ingest.service.service import Service
-from capstan.ingest.service.views import job_view
+from capstan.ingest.service.json_views import job_view
+from capstan.ingest.service.service import IngestService
+from capstan.ingest.service.validation import check, default, document, read_query, shown
 
 OPERATION = "submitJob"
 ROOM = 200  # submissions at a time
@@ -27,7 +27,9 @@ KEY: Mapping[str, Any] = next(
 )
 
 
-async def submit(service: Service, gate: Gate, request: web.Request) -> web.Response:
+async def submit(
+    service: IngestService, gate: ConcurrencyLimiter, request: web.Request
+) -> web.Response:
     """Take a job; it is on disk when this is answered."""
     check_type(request, TSV, JSON)
     query = read_query(request, OPERATION)
@@ -42,11 +44,11 @@ async def submit(service: Service, gate: Gate, request: web.Request) -> web.Resp
 
 
 async def _take_tsv(
-    service: Service, request: web.Request, query: dict[str, Any], key: str | None
+    service: IngestService, request: web.Request, query: dict[str, Any], key: str | None
 ) -> tuple[Job, bool]:
     most = service.settings.limits.max_upload
     if (request.content_length or 0) > most:
-        raise RefusedError(413, f"a TSV of more than {most:,} bytes; divide it")
+        raise RequestError(413, f"a TSV of more than {most:,} bytes; divide it")
     rows_per_chunk = query.pop("rows_per_chunk", default(OPERATION, "rows_per_chunk"))
     name = query.pop("name", default(OPERATION, "name"))
     async with service.submitting(name, query, rows_per_chunk, key) as submission:
@@ -57,11 +59,11 @@ async def _take_tsv(
 
 
 async def _take_json(
-    service: Service, request: web.Request, query: dict[str, Any], key: str | None
+    service: IngestService, request: web.Request, query: dict[str, Any], key: str | None
 ) -> tuple[Job, bool]:
     content = await read_object(request, MAX_JSON, frozenset(SETTINGS))
     if ("rows" in content) == ("path" in content):
-        raise RefusedError(400, "give rows, or else path")
+        raise RequestError(400, "give rows, or else path")
     for name in ("name", "path", "rows_per_chunk"):
         if name in content:
             content[name] = check(SETTINGS[name], content[name], name)
@@ -82,7 +84,7 @@ async def _take_json(
 
 def _options(content: Any) -> dict[str, Any]:
     if not isinstance(content, dict):
-        raise RefusedError(400, f"options {shown(content)}: give an object")
+        raise RequestError(400, f"options {shown(content)}: give an object")
     check_names(content, frozenset(OPTIONS), "options: ")
     return {name: check(OPTIONS[name], value, name) for name, value in content.items()}
 
@@ -90,17 +92,17 @@ def _options(content: Any) -> dict[str, Any]:
 def _lines(rows: Any) -> Iterator[bytes]:
     """The lines of a TSV; raises RefusedError for what would not be one line of two parts."""
     if not isinstance(rows, list) or not rows:
-        raise RefusedError(400, f"rows {shown(rows)}: give a list of [caption, address]")
+        raise RequestError(400, f"rows {shown(rows)}: give a list of [caption, address]")
     for number, row in enumerate(rows):
         if not isinstance(row, list) or [type(each) for each in row] != [str, str]:
-            raise RefusedError(400, f"rows[{number}] {shown(row)}: give [caption, address]")
+            raise RequestError(400, f"rows[{number}] {shown(row)}: give [caption, address]")
         caption, url = row
         if "\n" in caption or "\n" in url or "\t" in url:
-            raise RefusedError(400, f"rows[{number}]: a line feed, or a tab in the address")
+            raise RequestError(400, f"rows[{number}]: a line feed, or a tab in the address")
         try:
             yield f"{caption}\t{url}\n".encode()
         except UnicodeEncodeError:
-            raise RefusedError(400, f"rows[{number}]: half a surrogate pair; send text") from None
+            raise RequestError(400, f"rows[{number}]: half a surrogate pair; send text") from None
 
 
 def _pieces(lines: list[bytes]) -> Iterator[bytes]:

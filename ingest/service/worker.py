@@ -1,4 +1,4 @@
-"""A worker: a process that has an engine for each job it has chunks of, all in one workplace."""
+"""A worker: a process that has an engine for each job it has chunks of, all in one resources."""
 
 import asyncio
 import errno
@@ -10,38 +10,38 @@ from multiprocessing.connection import Connection
 
 from capstan.chunks import Chunk
 from capstan.errors import CapstanError
-from capstan.ingest.config import Settings
+from capstan.ingest.config import IngestSettings
 from capstan.ingest.messages import Told
+from capstan.ingest.resources import EngineResources, PoolInfo, open_resources
 from capstan.ingest.service.messages import (
-    Asks,
-    Beat,
-    Begin,
+    ChunkPayload,
+    ChunkRequest,
     Drain,
-    Ended,
+    EngineEvent,
+    EngineExited,
+    EngineFailure,
     FromWorker,
-    Halt,
-    More,
-    Piece,
-    Ready,
-    Says,
+    Heartbeat,
+    NextChunk,
+    StartJob,
+    StopJob,
     ToWorker,
-    Trouble,
-    write_piece,
+    WorkerReady,
+    write_payload,
 )
 from capstan.ingest.supervise import first_error, run_in_child
 from capstan.ingest.work import Engine, StoppedError
-from capstan.ingest.workplace import Crew, Workplace, open_workplace
 
 BEAT = 1.0  # seconds
 NICENESS = 5  # clients of the service are answered first
 FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
-def worker_main(connection: Connection, settings: Settings, crew: Crew) -> None:
+def worker_main(connection: Connection, settings: IngestSettings, pool_info: PoolInfo) -> None:
     """What each process runs; `settings` are the service's own."""
     os.nice(NICENESS)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # may come to all; the service says Drain
-    run_in_child(connection, lambda: Worker(connection).run(settings, crew))
+    run_in_child(connection, lambda: IngestWorker(connection).run(settings, pool_info))
 
 
 @dataclass(eq=False)
@@ -49,10 +49,10 @@ class _Seat:
     """A job here."""
 
     engine: Engine
-    pieces: "asyncio.Queue[Piece | None]" = field(default_factory=asyncio.Queue)
+    pieces: "asyncio.Queue[ChunkPayload | None]" = field(default_factory=asyncio.Queue)
 
 
-class Worker:
+class IngestWorker:
     """The jobs of one process; `run` is its life."""
 
     def __init__(self, connection: Connection) -> None:
@@ -61,13 +61,13 @@ class Worker:
         self._draining = False
         self._over = asyncio.Event()
 
-    async def run(self, settings: Settings, crew: Crew) -> None:
+    async def run(self, settings: IngestSettings, pool_info: PoolInfo) -> None:
         """Do what is asked for until told to drain."""
         loop = asyncio.get_running_loop()
-        async with open_workplace(settings, crew) as place, asyncio.TaskGroup() as group:
+        async with open_resources(settings, pool_info) as place, asyncio.TaskGroup() as group:
             self._place, self._group = place, group
             loop.add_reader(self._connection.fileno(), self._hear)
-            self._send(Ready())
+            self._send(WorkerReady())
             beating = group.create_task(self._beat(place))
             await self._over.wait()
             beating.cancel()
@@ -81,20 +81,20 @@ class Worker:
             message: ToWorker = self._connection.recv()
         except (EOFError, ConnectionError):
             os._exit(1)  # the service died
-        if isinstance(message, Begin):
+        if isinstance(message, StartJob):
             self._begin(message)
         elif isinstance(message, Drain):
             self._drain()
         elif seat := self._seats.get(message.job):  # else it has ended meanwhile
-            if isinstance(message, More):
+            if isinstance(message, NextChunk):
                 seat.pieces.put_nowait(message.piece)
             else:
-                assert isinstance(message, Halt)
+                assert isinstance(message, StopJob)
                 seat.engine.stop_soon()
 
-    def _begin(self, message: Begin) -> None:
+    def _begin(self, message: StartJob) -> None:
         def tell(told: Told) -> None:
-            self._send(Says(message.job, told))
+            self._send(EngineEvent(message.job, told))
 
         seat = _Seat(Engine(message.settings, self._place, tell))
         seat.pieces.put_nowait(message.piece)
@@ -110,7 +110,7 @@ class Worker:
         self._end_if_over()
 
     async def _do(self, job: str, seat: _Seat) -> None:
-        trouble: list[Trouble] = []
+        trouble: list[EngineFailure] = []
         try:
             await seat.engine.run(self._chunks(job, seat))
         except* StoppedError:
@@ -118,18 +118,18 @@ class Worker:
         except* (CapstanError, OSError) as errors:
             trouble.append(_trouble(first_error(errors)))
         del self._seats[job]
-        self._send(Ended(job, trouble[0] if trouble else None))
+        self._send(EngineExited(job, trouble[0] if trouble else None))
         self._end_if_over()
 
     async def _chunks(self, job: str, seat: _Seat) -> AsyncIterator[Chunk]:
         while piece := await seat.pieces.get():
-            await asyncio.to_thread(write_piece, piece)
+            await asyncio.to_thread(write_payload, piece)
             yield piece.chunk
-            self._send(Asks(job))
+            self._send(ChunkRequest(job))
 
-    async def _beat(self, place: Workplace) -> None:
+    async def _beat(self, place: EngineResources) -> None:
         while True:
-            self._send(Beat(place.slots.at_work))
+            self._send(Heartbeat(place.slots.at_work))
             await asyncio.sleep(BEAT)
 
     def _end_if_over(self) -> None:
@@ -137,8 +137,8 @@ class Worker:
             self._over.set()
 
 
-def _trouble(error: BaseException) -> Trouble:
+def _trouble(error: BaseException) -> EngineFailure:
     if isinstance(error, OSError):
         where = error.filename or "the system"
-        return Trouble(f"{where}: {error.strerror or error}", error.errno in FULL)
-    return Trouble(str(error), False)
+        return EngineFailure(f"{where}: {error.strerror or error}", error.errno in FULL)
+    return EngineFailure(str(error), False)

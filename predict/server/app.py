@@ -10,14 +10,14 @@ from pathlib import Path
 from aiohttp import hdrs, web
 
 from capstan.http import page
+from capstan.http.errors import RequestError, error_response, http_error_response
 from capstan.http.metrics import CLIENT_IS_GONE, endpoint
-from capstan.http.refusals import RefusedError, http_refusal, refusal
 from capstan.predict.captions import said
 from capstan.predict.server import explain as explanations
 from capstan.predict.server import kserve, tensorflow_serving
 from capstan.predict.server.batcher import ComputeError
 from capstan.predict.server.bodies import read_picture
-from capstan.predict.server.service import Service
+from capstan.predict.server.service import CaptionService
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 HERE = Path(__file__).parent
 
 
-def make_app(service: Service) -> web.Application:
+def make_app(service: CaptionService) -> web.Application:
     """The application that serves one model."""
 
     async def running(app: web.Application) -> AsyncIterator[None]:
@@ -51,7 +51,7 @@ def make_app(service: Service) -> web.Application:
     return app
 
 
-async def caption(service: Service, request: web.Request) -> web.Response:
+async def caption(service: CaptionService, request: web.Request) -> web.Response:
     """The captions of one picture, sent as it is or in a form."""
     picture = await read_picture(request, service)
     (captions,) = await service.caption([picture], ["the picture"])
@@ -59,7 +59,7 @@ async def caption(service: Service, request: web.Request) -> web.Response:
     return web.json_response({**said(captions), **words, **service.description})
 
 
-async def explain(service: Service, request: web.Request) -> web.Response:
+async def explain(service: CaptionService, request: web.Request) -> web.Response:
     """The best caption of one picture, and which part of it each word leaned on."""
     with service.explain_gate.enter():
         picture = await read_picture(request, service)
@@ -67,12 +67,14 @@ async def explain(service: Service, request: web.Request) -> web.Response:
     return web.json_response({**explanations.said(found), **service.description})
 
 
-async def metrics(service: Service, request: web.Request) -> web.Response:
+async def metrics(service: CaptionService, request: web.Request) -> web.Response:
     """All numbers, for Prometheus."""
     return service.metrics.answer()
 
 
-async def _answer(service: Service, request: web.Request, handler: Handler) -> web.StreamResponse:
+async def _answer(
+    service: CaptionService, request: web.Request, handler: Handler
+) -> web.StreamResponse:
     """Let the request in, answer errors as JSON, and count it however it ends."""
     start, status = time.monotonic(), 500
     try:
@@ -86,19 +88,21 @@ async def _answer(service: Service, request: web.Request, handler: Handler) -> w
         service.metrics.request(endpoint(request), status, time.monotonic() - start)
 
 
-async def _respond(service: Service, request: web.Request, handler: Handler) -> web.StreamResponse:
+async def _respond(
+    service: CaptionService, request: web.Request, handler: Handler
+) -> web.StreamResponse:
     try:
         if request.method != hdrs.METH_POST:
             return await handler(request)
         service.gate.check_open()
         with service.gate.enter():
             return await handler(request)
-    except RefusedError as error:
-        return refusal(error)
+    except RequestError as error:
+        return error_response(error)
     except web.HTTPRequestEntityTooLarge:
-        return refusal(RefusedError(413, f"send at most {service.limits.max_bytes:,} bytes"))
+        return error_response(RequestError(413, f"send at most {service.limits.max_bytes:,} bytes"))
     except web.HTTPException as error:
-        return http_refusal(request, error)
+        return http_error_response(request, error)
     except ComputeError:
         logger.exception("%s %s failed", request.method, request.path)
         return web.json_response({"error": "a fault of the server; its log tells"}, status=500)

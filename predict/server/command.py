@@ -12,7 +12,7 @@ has taken and ends.
 import argparse
 from pathlib import Path
 
-from capstan.predict.server.config import Limits
+from capstan.predict.server.config import ServerLimits
 from capstan.train.search import add_flags, given
 
 
@@ -34,16 +34,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--port", type=int, default=8080, metavar="N", help="port to serve on; 0 is any free one"
     )
-    Limits.configure(parser)
+    ServerLimits.configure(parser)
     add_flags(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Run the command."""
-    limits, search = Limits.from_arguments(arguments), given(arguments)
+    limits, search = ServerLimits.from_arguments(arguments), given(arguments)
 
-    from capstan.predict.captions import Settings
+    from capstan.predict.captions import PredictSettings
     from capstan.predict.server.run import serve
 
-    settings = Settings(arguments.model, arguments.weights, limits.max_batch, None, search)
+    settings = PredictSettings(arguments.model, arguments.weights, limits.max_batch, None, search)
     serve(settings, limits, arguments.host, arguments.port)

@@ -12,7 +12,7 @@ UNITS = {"ms": 1e-3, "s": 1.0, "": 1.0, "m": 60.0}
 
 
 @dataclass(frozen=True)
-class Limits:
+class ServerLimits:
     """What the server takes on; raises SettingError for what cannot be."""
 
     max_batch: int = 32  # pictures computed at once
@@ -66,7 +66,7 @@ class Limits:
             group.add_argument(flag, type=kind, default=value, metavar=metavar, help=text)
 
     @classmethod
-    def from_arguments(cls, arguments: argparse.Namespace) -> "Limits":
+    def from_arguments(cls, arguments: argparse.Namespace) -> "ServerLimits":
         """Read the flags back."""
         return cls(**{name: getattr(arguments, name) for name in cls.__dataclass_fields__})
 

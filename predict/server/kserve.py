@@ -15,11 +15,11 @@ from typing import Any
 from aiohttp import web
 
 from capstan import __version__
-from capstan.http.refusals import RefusedError
+from capstan.http.errors import RequestError
 from capstan.predict.captions import said
 from capstan.predict.server.bodies import decode_base64, read_json
 from capstan.predict.server.config import NAME, VERSION
-from capstan.predict.server.service import Service
+from capstan.predict.server.service import CaptionService
 
 INPUT = "image"
 OUTPUTS = {"caption": "BYTES", "log_probability": "FP32", "alternatives": "BYTES"}
@@ -27,7 +27,7 @@ MODEL = f"/v2/models/{NAME}"
 PLACES = (MODEL, f"{MODEL}/versions/{VERSION}")
 
 
-def routes(service: Service) -> list[web.RouteDef]:
+def routes(service: CaptionService) -> list[web.RouteDef]:
     """The routes of this protocol."""
     return [
         web.get("/v2", server),
@@ -49,22 +49,22 @@ async def live(request: web.Request) -> web.Response:
     return web.json_response({"live": True})
 
 
-async def ready(service: Service, request: web.Request) -> web.Response:
+async def ready(service: CaptionService, request: web.Request) -> web.Response:
     """Whether requests are taken: 200, or 503 while draining."""
     return _readiness(service, {"live": True})
 
 
-async def model_ready(service: Service, request: web.Request) -> web.Response:
+async def model_ready(service: CaptionService, request: web.Request) -> web.Response:
     """The same of the only model."""
     return _readiness(service, {"name": NAME})
 
 
-def _readiness(service: Service, more: dict[str, Any]) -> web.Response:
+def _readiness(service: CaptionService, more: dict[str, Any]) -> web.Response:
     is_ready = not service.gate.draining
     return web.json_response({**more, "ready": is_ready}, status=200 if is_ready else 503)
 
 
-async def metadata(service: Service, request: web.Request) -> web.Response:
+async def metadata(service: CaptionService, request: web.Request) -> web.Response:
     """The model's tensors; under `parameters` what model and extractor these are."""
     return web.json_response(
         {
@@ -81,7 +81,7 @@ async def metadata(service: Service, request: web.Request) -> web.Response:
     )
 
 
-async def infer(service: Service, request: web.Request) -> web.Response:
+async def infer(service: CaptionService, request: web.Request) -> web.Response:
     """Captions of a tensor of pictures."""
     content = await read_json(request, service)
     names = _wanted(content.get("outputs"))
@@ -105,27 +105,27 @@ def _wanted(outputs: Any) -> list[str]:
     if not outputs:
         return list(OUTPUTS)
     if not isinstance(outputs, list) or not all(isinstance(each, dict) for each in outputs):
-        raise RefusedError(400, "outputs: give a list of objects with a name")
+        raise RequestError(400, "outputs: give a list of objects with a name")
     names = [each.get("name") for each in outputs]
     for name in names:
         if not isinstance(name, str) or name not in OUTPUTS:
-            raise RefusedError(400, f"outputs: there is no {name!r}, only {', '.join(OUTPUTS)}")
+            raise RequestError(400, f"outputs: there is no {name!r}, only {', '.join(OUTPUTS)}")
     return [name for name in OUTPUTS if name in names]
 
 
 def _tensor(inputs: Any) -> list[Any]:
     """The elements of the only input tensor."""
     if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], dict):
-        raise RefusedError(400, f"inputs: give one tensor, {INPUT}")
+        raise RequestError(400, f"inputs: give one tensor, {INPUT}")
     tensor = inputs[0]
     if tensor.get("datatype") != "BYTES":
-        raise RefusedError(400, "inputs[0].datatype: must be BYTES, pictures in base64")
+        raise RequestError(400, "inputs[0].datatype: must be BYTES, pictures in base64")
     data, shape = tensor.get("data"), tensor.get("shape")
     if not isinstance(data, list) or not data:
-        raise RefusedError(400, "inputs[0].data: give a list of pictures in base64")
+        raise RequestError(400, "inputs[0].data: give a list of pictures in base64")
     flat = [item for each in data for item in (each if isinstance(each, list) else [each])]
     if shape not in ([len(flat)], [len(flat), 1]):
-        raise RefusedError(400, f"inputs[0].shape: must be [{len(flat)}], as many as data has")
+        raise RequestError(400, f"inputs[0].shape: must be [{len(flat)}], as many as data has")
     return flat
 
 

@@ -8,7 +8,7 @@ SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 OK = "ok"  # of a picture, in place of a reason
 
 
-class Metrics(metrics.Metrics):
+class ServerMetrics(metrics.HttpMetrics):
     """The server's numbers, each instance with its own registry."""
 
     def __init__(self) -> None:

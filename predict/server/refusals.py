@@ -1,6 +1,6 @@
 """Why a picture gets no caption, said to its client."""
 
-from capstan.http.refusals import RefusedError
+from capstan.http.errors import RequestError
 from capstan.records import Reason
 
 SAID = {
@@ -12,6 +12,6 @@ SAID = {
 }
 
 
-def no_picture(place: str, reason: Reason) -> RefusedError:
+def no_picture(place: str, reason: Reason) -> RequestError:
     """The refusal of what is no picture; `place` says which one of the request."""
-    return RefusedError(422, f"{place}: {reason}: {SAID.get(reason, 'send another')}", reason)
+    return RequestError(422, f"{place}: {reason}: {SAID.get(reason, 'send another')}", reason)

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from capstan.http.gate import RETRY_AFTER, Gate
-from capstan.http.refusals import RefusedError
+from capstan.http.errors import RequestError
+from capstan.http.limiter import RETRY_AFTER, ConcurrencyLimiter
 from capstan.predict.captions import Captions, Pixels, View
 from capstan.predict.server.batcher import Batcher
-from capstan.predict.server.config import Limits
+from capstan.predict.server.config import ServerLimits
 from capstan.predict.server.explain import Explanation, explanation, views
-from capstan.predict.server.metrics import OK, Metrics
+from capstan.predict.server.metrics import OK, ServerMetrics
 from capstan.predict.server.refusals import no_picture
 from capstan.records import Failure
 
@@ -47,13 +47,13 @@ class Model(Protocol):
         """How probable one caption's words are for each picture; called in the same thread."""
 
 
-class Service:
+class CaptionService:
     """A model behind a gate, fed in batches. Pictures are decoded in threads of their own."""
 
-    def __init__(self, model: Model, limits: Limits) -> None:
+    def __init__(self, model: Model, limits: ServerLimits) -> None:
         self.description, self.limits = model.description, limits
-        self.metrics, self.gate = Metrics(), Gate(limits.queue)
-        self.explain_gate = Gate(limits.explanations, EXPLAIN_RETRY_AFTER)
+        self.metrics, self.gate = ServerMetrics(), ConcurrencyLimiter(limits.queue)
+        self.explain_gate = ConcurrencyLimiter(limits.explanations, EXPLAIN_RETRY_AFTER)
         self._model, self._explaining = model, asyncio.Lock()
         self._threads = ThreadPoolExecutor(len(os.sched_getaffinity(0)), "decode")
         self._batcher = Batcher(
@@ -85,7 +85,7 @@ class Service:
         too long.
         """
         if len(pictures) > self.limits.max_pictures:
-            raise RefusedError(
+            raise RequestError(
                 413, f"{len(pictures)} pictures; send at most {self.limits.max_pictures} at once"
             )
         with self.gate.enter(max(0, len(pictures) - 1)):
@@ -101,7 +101,7 @@ class Service:
             (view,) = await self._decoded(self._model.look, [picture], [place])
             captions = await self._batcher.submit(view.pixels)
             if not captions:
-                raise RefusedError(422, f"{place}: the model says nothing of it; send another")
+                raise RequestError(422, f"{place}: the model says nothing of it; send another")
             async with self._explaining:
                 return await self._explain(captions[0], view)
 
@@ -120,7 +120,7 @@ class Service:
             async with asyncio.timeout(self.limits.timeout):
                 yield
         except TimeoutError:
-            raise RefusedError(
+            raise RequestError(
                 503,
                 f"no answer within {self.limits.timeout:g} s; try again later",
                 retry_after=RETRY_AFTER,

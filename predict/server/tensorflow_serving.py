@@ -14,11 +14,11 @@ from typing import Any
 
 from aiohttp import web
 
-from capstan.http.refusals import RefusedError
+from capstan.http.errors import RequestError
 from capstan.predict.captions import said
 from capstan.predict.server.bodies import decode_base64, read_json
 from capstan.predict.server.config import NAME, VERSION
-from capstan.predict.server.service import Service
+from capstan.predict.server.service import CaptionService
 
 INPUT = "image_bytes"
 SIGNATURE = "serving_default"
@@ -26,7 +26,7 @@ MODEL = f"/v1/models/{NAME}"
 PLACES = (MODEL, f"{MODEL}/versions/{VERSION}")
 
 
-def routes(service: Service) -> list[web.RouteDef]:
+def routes(service: CaptionService) -> list[web.RouteDef]:
     """The routes of this protocol."""
     return [
         route
@@ -39,7 +39,7 @@ def routes(service: Service) -> list[web.RouteDef]:
     ]
 
 
-async def status(service: Service, request: web.Request) -> web.Response:
+async def status(service: CaptionService, request: web.Request) -> web.Response:
     """A GetModelStatusResponse."""
     state = "UNLOADING" if service.gate.draining else "AVAILABLE"
     of_version = {
@@ -50,7 +50,7 @@ async def status(service: Service, request: web.Request) -> web.Response:
     return web.json_response({"model_version_status": [of_version]})
 
 
-async def metadata(service: Service, request: web.Request) -> web.Response:
+async def metadata(service: CaptionService, request: web.Request) -> web.Response:
     """A GetModelMetadataResponse; under `capstan` what model and extractor these are."""
     signature = {
         "inputs": {INPUT: _tensor(INPUT, "DT_STRING")},
@@ -76,18 +76,18 @@ def _tensor(name: str, kind: str) -> dict[str, Any]:
     return {"dtype": kind, "tensor_shape": shape, "name": f"{name}:0"}
 
 
-async def predict(service: Service, request: web.Request) -> web.Response:
+async def predict(service: CaptionService, request: web.Request) -> web.Response:
     """Captions of a list of pictures: `predictions` for `instances`, `outputs` for `inputs`."""
     content = await read_json(request, service)
     if content.get("signature_name", SIGNATURE) not in (SIGNATURE, ""):
-        raise RefusedError(400, f"signature_name: there is only {SIGNATURE}")
+        raise RequestError(400, f"signature_name: there is only {SIGNATURE}")
     given = [key for key in ("instances", "inputs") if key in content]
     if len(given) != 1:
-        raise RefusedError(400, "give instances, or else inputs")
+        raise RequestError(400, "give instances, or else inputs")
     key = given[0]
     values = content[key] if key == "instances" else _unnamed(content[key])
     if not isinstance(values, list) or not values:
-        raise RefusedError(400, f'{key}: give a list of {{"b64": ...}}')
+        raise RequestError(400, f'{key}: give a list of {{"b64": ...}}')
     places = [f"{key}[{index}]" for index in range(len(values))]
     pictures = await service.in_thread(_pictures, values, places)
     answers = [said(captions) for captions in await service.caption(pictures, places)]

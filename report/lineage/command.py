@@ -27,8 +27,8 @@ from capstan.errors import DataError, SettingError
 from capstan.pachyderm import connection
 
 if TYPE_CHECKING:
-    from capstan.report.lineage.source import Source
-    from capstan.report.lineage.tree import Step
+    from capstan.report.lineage.source import RunFiles
+    from capstan.report.lineage.tree import TraceStep
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -73,8 +73,8 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 @contextmanager
-def _source(arguments: argparse.Namespace) -> Iterator["Source"]:
-    from capstan.report.lineage.source import Folders, model_folder, open_folder, run_of
+def _source(arguments: argparse.Namespace) -> Iterator["RunFiles"]:
+    from capstan.report.lineage.source import FolderFiles, model_folder, open_folder, run_of
 
     if arguments.run and "://" in arguments.run:
         arguments.address, arguments.run = arguments.run, None
@@ -89,11 +89,13 @@ def _source(arguments: argparse.Namespace) -> Iterator["Source"]:
     what = Path(arguments.what)
     model = model_folder(what)
     run = Path(arguments.run) if arguments.run else run_of(what) or Path()
-    folders = Folders({}) if model and not arguments.run and not run_of(what) else open_folder(run)
+    folders = (
+        FolderFiles({}) if model and not arguments.run and not run_of(what) else open_folder(run)
+    )
     yield folders.with_model(model) if model else folders
 
 
-def _trace(source: "Source", what: str, deep: bool) -> "Step":
+def _trace(source: "RunFiles", what: str, deep: bool) -> "TraceStep":
     from capstan.report.lineage.model import trace_caption, trace_model, trace_prediction
     from capstan.report.lineage.row import find_row, trace_row
     from capstan.report.lineage.source import model_folder
@@ -112,7 +114,7 @@ def _trace(source: "Source", what: str, deep: bool) -> "Step":
     )
 
 
-def _prediction(source: "Source", what: str) -> str | None:
+def _prediction(source: "RunFiles", what: str) -> str | None:
     """Path in repo `predict` of a prediction's JSON that is named by it or by the text beside."""
     name = re.sub(r"\.(json|txt)$", ".json", what)
     if not name.endswith(".json"):

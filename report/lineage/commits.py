@@ -14,14 +14,14 @@ from pachyderm_sdk.api import pfs
 from capstan.errors import SettingError
 from capstan.files import atomic_write
 from capstan.pachyderm.calls import plain_errors
-from capstan.pachyderm.connection import Target
+from capstan.pachyderm.connection import ServerTarget
 from capstan.report.lineage.source import REPOS
 
 ORDER = ("predict", "model", "consolidate", "features", "images", "rawdata")  # the last made first
 
 
 @contextmanager
-def open_commits(target: Target, start: str | None = None) -> Iterator["Commits"]:
+def open_commits(target: ServerTarget, start: str | None = None) -> Iterator["Commits"]:
     """The commits that a commit was made of: `REPO@BRANCH` or `REPO@ID`, else the newest finished.
 
     SettingError if there is no such commit, CapstanError if the server cannot be asked.

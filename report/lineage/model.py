@@ -21,15 +21,15 @@ from capstan.report.lineage.shards import (
     stats,
     trained_on,
 )
-from capstan.report.lineage.source import Source, chunks
-from capstan.report.lineage.tree import Check, State, Step, agree, attempt
+from capstan.report.lineage.source import RunFiles, chunks
+from capstan.report.lineage.tree import Check, CheckState, TraceStep, agree, attempt
 from capstan.train.cleaning import PROFILES
 from capstan.train.settings import NETWORK
 
 SHOWN = 20  # rows of a caption
 
 
-def trace_model(source: Source, deep: bool = True) -> Step:
+def trace_model(source: RunFiles, deep: bool = True) -> TraceStep:
     """A model and every chunk that it was made of; unless `deep`, tars and arrays go unread.
 
     Where the model does not say, that is all chunks of the run. DataError if there is no model.
@@ -53,10 +53,10 @@ def trace_model(source: Source, deep: bool = True) -> Step:
         attempt("chunk", chunk, partial(_chunk_step, source, record, chunk, deep))
         for chunk in known
     ]
-    return Step("model", place, facts, list(model_hops(source, record)), steps)
+    return TraceStep("model", place, facts, list(model_hops(source, record)), steps)
 
 
-def _chunk_step(source: Source, record: dict[str, Any], chunk: str, deep: bool) -> Step:
+def _chunk_step(source: RunFiles, record: dict[str, Any], chunk: str, deep: bool) -> TraceStep:
     checks = trained_on(source, record, chunk)
     if (made := manifest(source, "consolidate", chunk)) is not None:
         extractor = Extractor(**made["extractor"])
@@ -70,10 +70,10 @@ def _chunk_step(source: Source, record: dict[str, Any], chunk: str, deep: bool) 
     if outcomes := stats(source, chunk):
         facts = {name: outcomes[1][name] for name in ("rows", "images")}
     known = {shard["chunk"]: shard["examples"] for shard in record.get("shards", ())}
-    return Step("chunk", chunk, facts | known.get(chunk, {}), checks, brief=True)
+    return TraceStep("chunk", chunk, facts | known.get(chunk, {}), checks, brief=True)
 
 
-def trace_prediction(source: Source, path: str, deep: bool = True) -> Step:
+def trace_prediction(source: RunFiles, path: str, deep: bool = True) -> TraceStep:
     """A prediction's JSON in repo `predict`: its picture, and the model that made it."""
     file, place = source.file("predict", path), source.name("predict", path)
     assert file is not None
@@ -90,15 +90,17 @@ def trace_prediction(source: Source, path: str, deep: bool = True) -> Step:
     what = "the model that made it is this one"
     made = source.sha256("model", network)
     if made is None:
-        return Step("prediction", place, facts, [*checks, Check(what, State.ABSENT, name)])
+        return TraceStep(
+            "prediction", place, facts, [*checks, Check(what, CheckState.ABSENT, name)]
+        )
     checks.append(agree(what, record["model_sha256"], made, name))
     below = attempt("model", source.name("model"), lambda: trace_model(source, deep))
-    return Step("prediction", place, facts, checks, [below])
+    return TraceStep("prediction", place, facts, checks, [below])
 
 
-def trace_caption(source: Source, text: str) -> Step | None:
+def trace_caption(source: RunFiles, text: str) -> TraceStep | None:
     """The training rows with a caption, as written or once cleaned; None if there are none."""
-    found: list[Step] = []
+    found: list[TraceStep] = []
     count = 0
     for chunk in chunks(source):
         record = manifest(source, "consolidate", chunk)
@@ -110,6 +112,8 @@ def trace_caption(source: Source, text: str) -> Step | None:
         count += len(rows)
         for row in rows[: SHOWN - len(found)]:
             facts = {name: row[name] for name in ("caption", "cleaned", "split", "sha256")}
-            found.append(Step("training row", row["key"], facts))
+            found.append(TraceStep("training row", row["key"], facts))
     more = {"shown": len(found)} if count > len(found) else {}
-    return Step("caption", text, {"training rows": count, **more}, steps=found) if found else None
+    return (
+        TraceStep("caption", text, {"training rows": count, **more}, steps=found) if found else None
+    )

@@ -27,8 +27,8 @@ from capstan.report.lineage.shards import (
     stats,
     trained_on,
 )
-from capstan.report.lineage.source import Source, chunks
-from capstan.report.lineage.tree import Check, State, Step, agree, attempt
+from capstan.report.lineage.source import RunFiles, chunks
+from capstan.report.lineage.tree import Check, CheckState, TraceStep, agree, attempt
 from capstan.shards import OUTCOMES_SUFFIX
 from capstan.train.cleaning import PROFILES
 
@@ -36,7 +36,7 @@ REASON = "reason"  # a fact that ends a row's way
 
 
 @dataclass(frozen=True)
-class Line:
+class ChunkLine:
     """A line of a chunk: the bytes from `start` to before `end`, and what they say."""
 
     start: int
@@ -46,10 +46,10 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Row:
+class TracedRow:
     """A row as every stage has it; None where a stage has not, DataError where it is damaged."""
 
-    source: Source
+    source: RunFiles
     chunk: str
     index: int  # line number within the chunk, from 0
 
@@ -59,7 +59,7 @@ class Row:
         return row_key(self.chunk, self.index)
 
     @cached_property
-    def line(self) -> Line | None:
+    def line(self) -> ChunkLine | None:
         """Its TSV line."""
         path = self.source.file("rawdata", self.chunk)
         return None if path is None else _read_line(path, self.chunk, self.index)
@@ -108,7 +108,7 @@ def find_rows(path: Path, condition: pc.Expression) -> list[dict[str, Any]]:
     return list(table.to_pylist())
 
 
-def _read_line(path: Path, chunk: str, index: int) -> Line | None:
+def _read_line(path: Path, chunk: str, index: int) -> ChunkLine | None:
     with path.open("rb") as file:
         place = next(islice(boundaries(file, 1), index, None), None)
         if place is None:
@@ -116,10 +116,10 @@ def _read_line(path: Path, chunk: str, index: int) -> Line | None:
         file.seek(place[0])
         parsed = parse_line(file.read(place[1] - place[0]).removesuffix(b"\n"), chunk, index)
     row = parsed.row if isinstance(parsed, Outcome) else parsed
-    return Line(*place, row.caption, row.url)
+    return ChunkLine(*place, row.caption, row.url)
 
 
-def find_row(source: Source, word: str) -> tuple[str, int] | None:
+def find_row(source: RunFiles, word: str) -> tuple[str, int] | None:
     """Chunk and line number of a key, or of `CHUNK/NUMBER`; None if it is neither."""
     for separator in "-/":
         name, _, number = word.rpartition(separator)
@@ -130,15 +130,15 @@ def find_row(source: Source, word: str) -> tuple[str, int] | None:
     return None
 
 
-def trace_row(source: Source, chunk: str, index: int) -> Step:
+def trace_row(source: RunFiles, chunk: str, index: int) -> TraceStep:
     """All stations of a row, up to where it was lost, and the model that learned from it.
 
     DataError if its chunk has no such line.
     """
-    row = Row(source, chunk, index)
+    row = TracedRow(source, chunk, index)
     if source.file("rawdata", chunk) is not None and row.line is None:
         raise DataError(f"{row.place('rawdata')}: has no line {index:,} (from 0); give another key")
-    stages: Sequence[tuple[str, str, Callable[[Row], Step]]] = (
+    stages: Sequence[tuple[str, str, Callable[[TracedRow], TraceStep]]] = (
         ("TSV line", row.place("rawdata"), _line_step),
         ("outcome", row.place("images", ".parquet"), _outcome_step),
         ("picture", row.place("images", ".tar"), _picture_step),
@@ -146,19 +146,19 @@ def trace_row(source: Source, chunk: str, index: int) -> Step:
         ("training row", row.place("consolidate", ".parquet"), _example_step),
         ("model", source.name("model", source.saved), _model_step),
     )
-    steps: list[Step] = []
+    steps: list[TraceStep] = []
     for name, place, make in stages:
         steps.append(attempt(name, place, lambda: make(row)))  # noqa: B023
         if REASON in steps[-1].facts:
             break
-    return Step(f"row {row.key}", "", steps=steps)
+    return TraceStep(f"row {row.key}", "", steps=steps)
 
 
-def _absent(name: str, place: str, checks: Sequence[Check] = ()) -> Step:
-    return Step(name, place, checks=[Check("is there", State.ABSENT, place), *checks])
+def _absent(name: str, place: str, checks: Sequence[Check] = ()) -> TraceStep:
+    return TraceStep(name, place, checks=[Check("is there", CheckState.ABSENT, place), *checks])
 
 
-def _line_step(row: Row) -> Step:
+def _line_step(row: TracedRow) -> TraceStep:
     place, line = row.place("rawdata"), row.line
     if line is None:
         return _absent("TSV line", place)
@@ -168,13 +168,13 @@ def _line_step(row: Row) -> Step:
         "caption": line.caption,
         "url": line.url,
     }
-    return Step("TSV line", place, facts)
+    return TraceStep("TSV line", place, facts)
 
 
 OUTCOME_FACTS = ("status", REASON, "http_status", "attempts", "final_url", "sha256")
 
 
-def _outcome_step(row: Row) -> Step:
+def _outcome_step(row: TracedRow) -> TraceStep:
     place, outcome = row.source.name(*row.outcomes), row.outcome
     checks = list(outcome_hops(row.source, row.chunk))
     if outcome is None:
@@ -184,13 +184,13 @@ def _outcome_step(row: Row) -> Step:
         said = (row.line.caption, row.line.url)
         found = (outcome["caption"], outcome["url"])
         checks.append(agree("caption and URL are those of the TSV line", said, found, place))
-    return Step("outcome", place, facts, checks)
+    return TraceStep("outcome", place, facts, checks)
 
 
-def _picture_step(row: Row) -> Step:
+def _picture_step(row: TracedRow) -> TraceStep:
     place, member = row.place("images", ".tar"), f"{row.key}.jpg"
     if row.outcomes[0] == "features":
-        return Step("picture", "", {"kept": "no, its features alone (ingest --featurize)"})
+        return TraceStep("picture", "", {"kept": "no, its features alone (ingest --featurize)"})
     file = row.source.file("images", f"{row.chunk}.tar")
     if file is None:
         return _absent("picture", place)
@@ -198,7 +198,9 @@ def _picture_step(row: Row) -> Step:
     sha256 = hashlib.sha256(data).hexdigest()
     recorded = row.outcome["sha256"] if row.outcome else None
     check = agree("sha256 of the picture is the outcome's", recorded, sha256, place)
-    return Step("picture", place, {"member": member, "bytes": len(data), "sha256": sha256}, [check])
+    return TraceStep(
+        "picture", place, {"member": member, "bytes": len(data), "sha256": sha256}, [check]
+    )
 
 
 def _read_member(path: Path, name: str) -> bytes:
@@ -210,26 +212,26 @@ def _read_member(path: Path, name: str) -> bytes:
         raise DataError(f"{path}: no {name} to be had ({error}); make the shard again") from error
 
 
-def _feature_step(row: Row) -> Step:
+def _feature_step(row: TracedRow) -> TraceStep:
     place, feature = row.place("features", ".parquet"), row.feature
     record = manifest(row.source, "features", row.chunk)
     if record is None:
         return _absent("feature row", place)
     checks = list(feature_hops(row.source, row.chunk))
     if feature is None:
-        checks.append(Check(f"has {row.key}", State.BROKEN, place, "it has not"))
-        return Step("feature row", place, checks=checks)
+        checks.append(Check(f"has {row.key}", CheckState.BROKEN, place, "it has not"))
+        return TraceStep("feature row", place, checks=checks)
     if row.outcome is not None:
         what = "sha256 of the picture is the outcome's"
         checks.append(agree(what, row.outcome["sha256"], feature["sha256"], place))
     facts: dict[str, Any] = {"extractor": Extractor(**record["extractor"])}
     if feature["reason"] is not None:
-        return Step("feature row", place, {**facts, REASON: feature["reason"]}, checks)
+        return TraceStep("feature row", place, {**facts, REASON: feature["reason"]}, checks)
     array = row.place("features", ".npy")
-    return Step("feature row", place, {"row": feature["row"], "array": array, **facts}, checks)
+    return TraceStep("feature row", place, {"row": feature["row"], "array": array, **facts}, checks)
 
 
-def _example_step(row: Row) -> Step:
+def _example_step(row: TracedRow) -> TraceStep:
     place, example = row.place("consolidate", ".parquet"), row.example
     record = manifest(row.source, "consolidate", row.chunk)
     if record is None:
@@ -238,9 +240,9 @@ def _example_step(row: Row) -> Step:
     clean = PROFILES[record["cleaning"]]
     if example is None:
         if row.line is None or clean(row.line.caption):
-            checks.append(Check(f"has {row.key}", State.BROKEN, place, "it has not"))
-            return Step("training row", place, checks=checks)
-        return Step("training row", place, {REASON: "empty after cleaning"}, checks)
+            checks.append(Check(f"has {row.key}", CheckState.BROKEN, place, "it has not"))
+            return TraceStep("training row", place, checks=checks)
+        return TraceStep("training row", place, {REASON: "empty after cleaning"}, checks)
     what = "caption is that of the TSV line, cleaned by the profile on record"
     wanted = None if row.line is None else (row.line.caption, clean(row.line.caption))
     checks.append(agree(what, wanted, (example["caption"], example["cleaned"]), place))
@@ -249,16 +251,16 @@ def _example_step(row: Row) -> Step:
         what = "picture and row of the array are the feature row's"
         checks.append(agree(what, wanted, (example["sha256"], example["row"]), place))
     facts = {"cleaned": example["cleaned"], "by": record["cleaning"], "split": example["split"]}
-    return Step("training row", place, facts, checks)
+    return TraceStep("training row", place, facts, checks)
 
 
-def _model_step(row: Row) -> Step:
+def _model_step(row: TracedRow) -> TraceStep:
     place, record = row.source.name("model", row.source.saved), description(row.source)
     if record is None:
         return _absent("model", place)
     known = {shard["chunk"] for shard in record.get("shards", ())}
     if known and row.chunk not in known:
-        return Step("model", place, {"learned from it": "no, it was made without this chunk"})
+        return TraceStep("model", place, {"learned from it": "no, it was made without this chunk"})
     use = {
         "train": "yes",
         "validation": "no, it was chosen by it",
@@ -266,4 +268,4 @@ def _model_step(row: Row) -> Step:
     }
     facts = {"learned from it": use[row.example["split"]]} if row.example else {}
     checks = [*trained_on(row.source, record, row.chunk), *model_hops(row.source, record)]
-    return Step("model", place, facts, checks)
+    return TraceStep("model", place, facts, checks)

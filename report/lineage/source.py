@@ -15,7 +15,7 @@ CHUNKS = {"rawdata": "", "images": ".tar", "features": ".npy", "consolidate": ".
 REPOS = (*CHUNKS, "model", "inpredict", "predict")
 
 
-class Source(Protocol):
+class RunFiles(Protocol):
     """Files of the pipelines' repos; paths are relative to their repo."""
 
     @property
@@ -39,7 +39,7 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True)
-class Folders:
+class FolderFiles:
     """Repos that are folders."""
 
     repos: Mapping[str, Path]
@@ -74,13 +74,13 @@ class Folders:
         """Its path."""
         return str(self.repos.get(repo, Path(repo)) / path)
 
-    def with_model(self, saved: Path) -> "Folders":
+    def with_model(self, saved: Path) -> "FolderFiles":
         """The same with another model's folder in place of the run's."""
         saved = saved.absolute()
         return replace(self, repos={**self.repos, "model": saved.parent}, saved=saved.name)
 
 
-def open_folder(run: Path) -> Folders:
+def open_folder(run: Path) -> FolderFiles:
     """A folder of `capstan run`, or one that holds the stages' own (rawdata, images, features...).
 
     Raises SettingError if it holds neither. The run's own repos go first: it may have moved.
@@ -102,7 +102,7 @@ def open_folder(run: Path) -> Folders:
             f"{run}: neither a run of `capstan run` nor a folder with any of {', '.join(REPOS)}; "
             "give one with --run"
         )
-    return Folders(found)
+    return FolderFiles(found)
 
 
 def run_of(path: Path) -> Path | None:
@@ -110,7 +110,7 @@ def run_of(path: Path) -> Path | None:
     return next((each for each in path.resolve().parents if (each / "run.json").is_file()), None)
 
 
-def chunks(source: Source) -> list[str]:
+def chunks(source: RunFiles) -> list[str]:
     """The chunks of a run, be they left in one repo only."""
     found = {
         path.removesuffix(suffix)

@@ -13,7 +13,7 @@ import numpy as np
 import simpy
 from numpy.typing import NDArray
 
-from capstan.report.plan.machine import Line
+from capstan.report.plan.machine import SimLink
 
 Steps = Generator[simpy.Event, Any, None]
 Floats = NDArray[np.float64]
@@ -21,7 +21,7 @@ BINS = 240  # of the time of a stage
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class SimTask:
     """A datum: its rows, bytes read and written, and seconds of work between."""
 
     rows: float
@@ -33,18 +33,18 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Stage:
+class SimStage:
     """What some workers do; `tasks` may be taken more than once, each so many times."""
 
     name: str
     unit: str
     workers: int
-    tasks: Sequence[tuple[Task, int]]
+    tasks: Sequence[tuple[SimTask, int]]
     start: float = 0.0  # seconds until there are workers
     load: float = 0.0  # seconds that each worker takes once, before its first datum
     overhead: float = 0.0  # seconds beside each datum
 
-    def each(self) -> Iterator[Task]:
+    def each(self) -> Iterator[SimTask]:
         """All tasks, by turns of their kinds, as far as each goes."""
         return chain.from_iterable(repeat(task, times) for task, times in self.tasks)
 
@@ -55,7 +55,7 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Store:
+class SimStore:
     """Where datums come from and go to: bytes per second, for a worker and for all."""
 
     worker: float
@@ -63,10 +63,10 @@ class Store:
 
 
 @dataclass(frozen=True)
-class Ran:
+class StageRun:
     """How a stage went. Seconds are of the whole plan's clock, or of all its workers together."""
 
-    stage: Stage
+    stage: SimStage
     begin: float
     end: float
     rows: float
@@ -90,7 +90,7 @@ class Ran:
         return {**shares, "idle": max(0.0, 1 - sum(shares.values()))}
 
 
-def run(stages: Sequence[Stage], store: Store) -> list[Ran]:
+def run(stages: Sequence[SimStage], store: SimStore) -> list[StageRun]:
     """Let the stages run one after another."""
     env = simpy.Environment()
     course = []
@@ -104,11 +104,11 @@ def run(stages: Sequence[Stage], store: Store) -> list[Ran]:
 class _Running:
     """A stage while it runs."""
 
-    def __init__(self, env: simpy.Environment, stage: Stage, store: Store) -> None:
+    def __init__(self, env: simpy.Environment, stage: SimStage, store: SimStore) -> None:
         self._env, self._stage, self._store = env, stage, store
-        self._shared, self._begin = Line(env, store.all), env.now
+        self._shared, self._begin = SimLink(env, store.all), env.now
         self._untaken = stage.each()
-        self._spans: list[tuple[float, float, float, Task]] = []  # taken, begun, ended
+        self._spans: list[tuple[float, float, float, SimTask]] = []  # taken, begun, ended
         self._moving = self._overhead = 0.0
 
     def run(self) -> Steps:
@@ -136,12 +136,12 @@ class _Running:
         self._moving += seconds
         return self._env.timeout(seconds)
 
-    def result(self) -> Ran:
+    def result(self) -> StageRun:
         """How it went."""
         stage, begin, end = self._stage, self._begin, self._env.now
         edges = np.linspace(begin, max(end, begin + 1e-9), BINS + 1)
         taken, begun, ended = np.array([span[:3] for span in self._spans]).T
-        return Ran(
+        return StageRun(
             stage,
             begin,
             end,

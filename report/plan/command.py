@@ -45,13 +45,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Plan, print, draw."""
     from capstan.report.html import check_output
-    from capstan.report.plan.changes import try_changes
-    from capstan.report.plan.outlook import make_plan
+    from capstan.report.plan.forecast import make_plan
+    from capstan.report.plan.formatting import text
     from capstan.report.plan.page import write_plan
     from capstan.report.plan.rates import read_rates, shipped_rates
     from capstan.report.plan.record import record
     from capstan.report.plan.web import SHIPPED, read_web
-    from capstan.report.plan.words import text
+    from capstan.report.plan.what_if import try_changes
 
     if not 1 <= arguments.seeds <= MOST_SEEDS:
         raise SettingError(f"--seeds {arguments.seeds}: give 1 to {MOST_SEEDS:,}")

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from capstan.ingest.config import Load, Patience
+from capstan.ingest.config import Concurrency, RetryPolicy
 
 
 @dataclass(frozen=True)
@@ -27,17 +27,17 @@ class Costs:
 
 
 @dataclass(frozen=True)
-class Manner:
+class FetchPolicy:
     """How rows are asked for."""
 
-    load: Load
-    patience: Patience
+    load: Concurrency
+    patience: RetryPolicy
     timeout: float  # seconds
     host_rate: float  # requests per second that a host has for this worker
 
 
 @dataclass
-class Seen:
+class SimStats:
     """What became of some rows."""
 
     seconds: float = 0.0

@@ -14,10 +14,10 @@ import simpy
 
 from capstan.ingest.http.pool import KEPT
 from capstan.records import Reason
-from capstan.report.plan.arrival import Slot, Visit
-from capstan.report.plan.costs import Costs, Manner, Seen
-from capstan.report.plan.machine import Line, Machine, Threads
-from capstan.report.plan.web import Row
+from capstan.report.plan.arrival import SimFetch, SimSlot
+from capstan.report.plan.costs import Costs, FetchPolicy, SimStats
+from capstan.report.plan.machine import Machine, SimLink, Threads
+from capstan.report.plan.web import SimRow
 
 Ended = Generator[simpy.Event, Any, str]
 NOTHING = {Reason.CONNECT, Reason.DNS}  # known as soon as a connection would be
@@ -27,18 +27,18 @@ class Fetcher:
     """The connections of one event loop."""
 
     def __init__(
-        self, machine: Machine, loop: Threads, costs: Costs, manner: Manner, seen: Seen
+        self, machine: Machine, loop: Threads, costs: Costs, manner: FetchPolicy, seen: SimStats
     ) -> None:
         self._env, self._machine, self._loop = machine.cores.env, machine, loop
         self._costs, self._manner, self._seen = costs, manner, seen
         self._kept: dict[int, deque[float]] = defaultdict(deque)  # idle ones, since when
-        self._turns: dict[int, Line] = {}  # what a host answers a second
+        self._turns: dict[int, SimLink] = {}  # what a host answers a second
 
-    def fetch(self, visit: Visit, slot: Slot) -> Ended:
+    def fetch(self, fetch_task: SimFetch, slot: SimSlot) -> Ended:
         """Ask for a row; returns how that ended."""
-        row = visit.row
+        row = fetch_task.row
         self._seen.ask(row.host)
-        patience = self._patience(visit)
+        patience = self._patience(fetch_task)
         half = self._costs.row * (1 - self._costs.shard) / 2  # before the answer and after it
         is_new = not self._has_kept(row.host)
         yield from self._loop.work(half + (self._connection(row) if is_new else 0.0))
@@ -50,7 +50,7 @@ class Fetcher:
         self._seen.leave(row.host)
         return end
 
-    def _answer(self, row: Row, before: float, patience: float, slot: Slot) -> Ended:
+    def _answer(self, row: SimRow, before: float, patience: float, slot: SimSlot) -> Ended:
         """Wait for an answer, `before` which a connection takes some seconds."""
         costs = self._costs
         yield from self._machine.servers.work(costs.serving + costs.serving_byte * row.bytes)
@@ -69,10 +69,10 @@ class Fetcher:
         self._seen.bytes += row.bytes
         return row.end
 
-    def _patience(self, visit: Visit) -> float:
+    def _patience(self, fetch_task: SimFetch) -> float:
         """Seconds for this request."""
-        assert visit.began is not None
-        left = visit.began + self._manner.patience.deadline - self._env.now
+        assert fetch_task.began is not None
+        left = fetch_task.began + self._manner.patience.deadline - self._env.now
         return max(0.0, min(left, self._manner.timeout))
 
     @property
@@ -87,14 +87,14 @@ class Fetcher:
         kept.clear()
         return False
 
-    def _connection(self, row: Row) -> float:
+    def _connection(self, row: SimRow) -> float:
         return self._costs.secure_connection if row.secure else self._costs.connection
 
-    def _connecting(self, row: Row, is_new: bool) -> float:
+    def _connecting(self, row: SimRow, is_new: bool) -> float:
         return self._costs.connecting if is_new else 0.0
 
     def _turn(self, host: int) -> float:
         """Seconds until a host that answers so many requests a second begins with this one."""
         if host not in self._turns:
-            self._turns[host] = Line(self._env, self._manner.host_rate)
+            self._turns[host] = SimLink(self._env, self._manner.host_rate)
         return self._turns[host].send(1.0)

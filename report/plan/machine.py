@@ -37,7 +37,7 @@ class Threads:
         self._cores.busy += seconds
 
 
-class Line:
+class SimLink:
     """A link, a disk, a host or a store: passes so much a second, first come first served."""
 
     def __init__(self, env: simpy.Environment, per_second: float) -> None:
@@ -58,7 +58,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Size:
+class MachineSize:
     """Of a worker. `bandwidth` and `disk` are bytes per second."""
 
     cores: int
@@ -70,7 +70,7 @@ class Size:
 class Machine:
     """What the processes of a worker share."""
 
-    def __init__(self, env: simpy.Environment, size: Size) -> None:
+    def __init__(self, env: simpy.Environment, size: MachineSize) -> None:
         self.cores = Cores(env, size.cores)
-        self.link, self.disk = Line(env, size.bandwidth), Line(env, size.disk)
+        self.link, self.disk = SimLink(env, size.bandwidth), SimLink(env, size.disk)
         self.servers = Threads(self.cores, size.servers)

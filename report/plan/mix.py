@@ -46,7 +46,7 @@ SOURCE = (
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ReportedAnswer:
     """What a URL answered."""
 
     host: str
@@ -55,7 +55,7 @@ class Answer:
     bytes: float
 
 
-def read_report(path: Path) -> list[Answer]:
+def read_report(path: Path) -> list[ReportedAnswer]:
     """Read a report; raises DataError where it is none."""
     try:
         with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as file:
@@ -68,13 +68,13 @@ def read_report(path: Path) -> list[Answer]:
     return answers
 
 
-def _answer(line: Sequence[str]) -> Answer:
+def _answer(line: Sequence[str]) -> ReportedAnswer:
     if len(line) != COLUMNS:
         raise ValueError(f"{len(line)} columns where {COLUMNS} are expected")
     url, _, status, kind, size, _, headers = line
     parts = urlsplit(url)
     ends = _ends(int(status), kind, bool(headers))
-    return Answer(parts.hostname or "", parts.scheme == "https", ends, float(size or 0))
+    return ReportedAnswer(parts.hostname or "", parts.scheme == "https", ends, float(size or 0))
 
 
 def _ends(status: int, kind: str, answered: bool) -> Mapping[str, float]:
@@ -95,7 +95,7 @@ def _end(status: int, kind: str) -> str:
     return Reason.CLIENT_ERROR if status < 500 else Reason.SERVER_ERROR
 
 
-def mix(answers: Sequence[Answer], name: str) -> dict[str, Any]:
+def mix(answers: Sequence[ReportedAnswer], name: str) -> dict[str, Any]:
     """The mix, as `capstan.report.plan.web` reads it."""
     counts = Counter(answer.host for answer in answers)
     busiest = dict(counts.most_common(BUSIEST))
@@ -129,7 +129,7 @@ def hosts_behind(seen: int, rows: int) -> int:
     return round(high)
 
 
-def _shares(answers: Sequence[Answer]) -> dict[str, float]:
+def _shares(answers: Sequence[ReportedAnswer]) -> dict[str, float]:
     counts: dict[str, float] = defaultdict(float)
     for answer in answers:
         for end, part in answer.ends.items():

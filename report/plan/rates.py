@@ -15,7 +15,7 @@ FORMAT, VERSION = "capstan-rates", 1
 SHIPPED = Path(__file__).with_name("rates.json")
 
 
-class Origin(StrEnum):
+class RateSource(StrEnum):
     """How much a number is worth."""
 
     MEASURED = "measured"  # by this project, on its machine
@@ -29,7 +29,7 @@ class Rate:
 
     value: float
     unit: str
-    origin: Origin
+    origin: RateSource
     source: str
 
     def admits(self, value: float) -> bool:
@@ -67,7 +67,7 @@ class Rates(Mapping[str, float]):
             rate = changed[name]
             if not rate.admits(value):
                 raise ValueError(f"{name}: {value} {rate.unit} is no rate")
-            changed[name] = replace(rate, value=value, origin=Origin.GIVEN, source=source)
+            changed[name] = replace(rate, value=value, origin=RateSource.GIVEN, source=source)
         return Rates(changed)
 
 
@@ -76,7 +76,9 @@ def shipped_rates() -> Rates:
     entry = read_json(SHIPPED, FORMAT, VERSION)
     return Rates(
         {
-            name: Rate(float(rate["value"]), rate["unit"], Origin(rate["origin"]), rate["source"])
+            name: Rate(
+                float(rate["value"]), rate["unit"], RateSource(rate["origin"]), rate["source"]
+            )
             for name, rate in entry["rates"].items()
         }
     )

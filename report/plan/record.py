@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from capstan.report.plan.changes import Change
-from capstan.report.plan.cluster import Ran
-from capstan.report.plan.outlook import WHOLE, Plan
+from capstan.report.plan.cluster import StageRun
+from capstan.report.plan.forecast import WHOLE, Forecast
+from capstan.report.plan.what_if import Change
 
 FORMAT, VERSION = "capstan-plan", 1
 
 
-def record(plan: Plan, changes: Sequence[Change]) -> dict[str, Any]:
+def record(plan: Forecast, changes: Sequence[Change]) -> dict[str, Any]:
     """All that a plan says, in seconds, bytes and rows."""
     return {
         "format": FORMAT,
@@ -30,7 +30,7 @@ def record(plan: Plan, changes: Sequence[Change]) -> dict[str, Any]:
     }
 
 
-def _stage(plan: Plan, ran: Ran) -> dict[str, Any]:
+def _stage(plan: Forecast, ran: StageRun) -> dict[str, Any]:
     return {
         "name": ran.stage.name,
         "begin": ran.begin,

@@ -5,14 +5,14 @@ from dataclasses import dataclass, field, fields
 from typing import Self
 
 from capstan.errors import SettingError
-from capstan.ingest.config import DAY, Flags, Load, Patience, Pictures, flag
+from capstan.ingest.config import DAY, Concurrency, Flags, ImageOptions, RetryPolicy, flag
 
 MOST_CHUNK_ROWS = 100_000  # a chunk is simulated row by row
-CHOICES = {item.name: item.metadata["choices"] for item in fields(Pictures)}
+CHOICES = {item.name: item.metadata["choices"] for item in fields(ImageOptions)}
 
 
 @dataclass(frozen=True)
-class Job(Flags):
+class PlannedJob(Flags):
     """what is to be done."""
 
     rows: int = flag(3_300_000, "rows of the TSV", 1, 100_000_000_000)
@@ -74,17 +74,17 @@ class Hosts(Flags):
 class Scenario:
     """All of it."""
 
-    job: Job = field(default_factory=Job)
+    job: PlannedJob = field(default_factory=PlannedJob)
     cluster: Cluster = field(default_factory=Cluster)
     hosts: Hosts = field(default_factory=Hosts)
-    load: Load = field(default_factory=Load)
-    patience: Patience = field(default_factory=Patience)
+    load: Concurrency = field(default_factory=Concurrency)
+    patience: RetryPolicy = field(default_factory=RetryPolicy)
     seed: int = 0
 
     @classmethod
     def configure(cls, parser: argparse.ArgumentParser) -> None:
         """Add all flags to a parser."""
-        for group in (Job, Cluster, Hosts, Load, Patience):
+        for group in (PlannedJob, Cluster, Hosts, Concurrency, RetryPolicy):
             group.configure(parser)
         parser.add_argument(
             "--seed", type=int, default=0, metavar="N", help="of what the simulation draws"
@@ -96,10 +96,10 @@ class Scenario:
         if arguments.seed < 0:
             raise SettingError(f"--seed {arguments.seed}: give at least 0")
         return cls(
-            Job.from_arguments(arguments),
+            PlannedJob.from_arguments(arguments),
             Cluster.from_arguments(arguments),
             Hosts.from_arguments(arguments),
-            Load.from_arguments(arguments),
-            Patience.from_arguments(arguments),
+            Concurrency.from_arguments(arguments),
+            RetryPolicy.from_arguments(arguments),
             arguments.seed,
         )

@@ -9,12 +9,12 @@ from math import inf, log2
 
 import numpy as np
 
-from capstan.report.plan.cluster import Stage, Store, Task
-from capstan.report.plan.costs import Costs, Manner, Seen
-from capstan.report.plan.machine import Size
+from capstan.report.plan.cluster import SimStage, SimStore, SimTask
+from capstan.report.plan.costs import Costs, FetchPolicy, SimStats
+from capstan.report.plan.machine import MachineSize
 from capstan.report.plan.rates import Rates
 from capstan.report.plan.scenario import Scenario
-from capstan.report.plan.web import IMAGE, Web
+from capstan.report.plan.web import IMAGE, WebModel
 from capstan.report.plan.worker import simulate
 
 MOST_ROWS = 10_000  # simulated one by one with a seed, or one chunk
@@ -28,7 +28,7 @@ BITS = 8e-9  # gigabits of a byte
 class Ingested:
     """What `images` was seen to do, for some chunks of so many rows."""
 
-    samples: Sequence[Seen]
+    samples: Sequence[SimStats]
     rows: int  # of the job
 
     @property
@@ -56,7 +56,7 @@ class Ingested:
 class Planner:
     """Makes stages of a scenario; the web is as the scenario changes it."""
 
-    def __init__(self, scenario: Scenario, web: Web, rates: Rates) -> None:
+    def __init__(self, scenario: Scenario, web: WebModel, rates: Rates) -> None:
         self._job, self._cluster = scenario.job, scenario.cluster
         self._scenario, self._rates = scenario, rates
         self.web = _changed(web, scenario)
@@ -84,15 +84,15 @@ class Planner:
             serving_byte=rates["serving_byte"],
         )
 
-    def size(self) -> Size:
+    def size(self) -> MachineSize:
         """What a worker is."""
         bandwidth = self._cluster.bandwidth / BITS
-        return Size(self.cores, bandwidth, self._rates["disk"])
+        return MachineSize(self.cores, bandwidth, self._rates["disk"])
 
-    def manner(self) -> Manner:
+    def manner(self) -> FetchPolicy:
         """How a worker asks."""
         hosts, workers = self._scenario.hosts, 1 if self._cluster.machine else self._cluster.workers
-        return Manner(
+        return FetchPolicy(
             self._scenario.load,
             self._scenario.patience,
             hosts.timeout,
@@ -109,7 +109,7 @@ class Planner:
         count = max(1, min(most_rows // size, job.chunks))
         return Ingested([self._simulate([size], number) for number in range(count)], job.rows)
 
-    def _simulate(self, sizes: Sequence[int], number: int = 0) -> Seen:
+    def _simulate(self, sizes: Sequence[int], number: int = 0) -> SimStats:
         """A worker over chunks of these sizes, the first of them with this number."""
         seed = self._scenario.seed
         chunks = [self.web.rows(size, (seed, number + index)) for index, size in enumerate(sizes)]
@@ -117,7 +117,7 @@ class Planner:
 
     # Stages
 
-    def stages(self, ingested: Ingested) -> list[Stage]:
+    def stages(self, ingested: Ingested) -> list[SimStage]:
         """All of them, in order."""
         loading = [] if self._cluster.machine else [self._loading()]
         return [
@@ -129,11 +129,11 @@ class Planner:
         ]
 
     @property
-    def store(self) -> Store:
+    def store(self) -> SimStore:
         """Where datums are."""
         if self._cluster.machine:
-            return Store(inf, inf)
-        return Store(self._rates["pfs_worker"], self._rates["pfs"])
+            return SimStore(inf, inf)
+        return SimStore(self._rates["pfs_worker"], self._rates["pfs"])
 
     @property
     def stored(self) -> float:
@@ -143,28 +143,32 @@ class Planner:
         kept = self._job.resize_mode == "no"
         return (self.web.mean_bytes if kept else resized) + self._rates["stored_overhead"]
 
-    def _loading(self) -> Stage:
+    def _loading(self) -> SimStage:
         rows, rates = self._job.rows, self._rates
-        return Stage("load", "rows", 1, [(Task(rows, 0, rows / rates["load_rows"], 0), 1)])
+        return SimStage("load", "rows", 1, [(SimTask(rows, 0, rows / rates["load_rows"], 0), 1)])
 
-    def _images(self, ingested: Ingested) -> Stage:
+    def _images(self, ingested: Ingested) -> SimStage:
         rows = self._job.rows
         if self._cluster.machine:
             seen = ingested.samples[0]
             seconds = seen.seconds + (rows - seen.rows) / seen.steady_rate
-            return self._stage("images", "rows", 1, [(Task(rows, 0, seconds, 0, _course(seen)), 1)])
+            return self._stage(
+                "images", "rows", 1, [(SimTask(rows, 0, seconds, 0, _course(seen)), 1)]
+            )
         kinds = []
         for seen in ingested.samples:
             writes = seen.ends[IMAGE] * self.stored
-            kinds.append(Task(seen.rows, seen.rows * TSV_ROW, seen.seconds, writes, _course(seen)))
+            kinds.append(
+                SimTask(seen.rows, seen.rows * TSV_ROW, seen.seconds, writes, _course(seen))
+            )
         return self._stage("images", "rows", self._cluster.workers, self._shared_out(kinds))
 
-    def _features(self, ingested: Ingested) -> Stage:
+    def _features(self, ingested: Ingested) -> SimStage:
         rates = self._rates
         decoded = self.cores * rates["featurize_decode"]
         calculated = rates["gpu_pictures"] if self.gpus else self.cores * rates["featurize_core"]
         pictures = self._chunk * ingested.images
-        task = Task(
+        task = SimTask(
             pictures,
             pictures * self.stored,
             pictures / min(decoded, calculated),
@@ -174,10 +178,10 @@ class Planner:
         tasks = self._shared_out([task])
         return self._stage("features", "pictures", workers, tasks, rates["featurize_start"])
 
-    def _consolidate(self, ingested: Ingested) -> Stage:
+    def _consolidate(self, ingested: Ingested) -> SimStage:
         rates, rows = self._rates, self._chunk
         pictures = rows * ingested.images
-        task = Task(
+        task = SimTask(
             rows,
             rows * TSV_ROW + pictures * FEATURE_ROW,
             rates["consolidate_start"] + rows / rates["consolidate_rows"],
@@ -186,7 +190,7 @@ class Planner:
         workers = self._cluster.consolidate_workers
         return self._stage("consolidate", "rows", workers, self._shared_out([task]))
 
-    def _model(self, ingested: Ingested) -> Stage:
+    def _model(self, ingested: Ingested) -> SimStage:
         rates, job = self._rates, self._job
         examples = job.rows * ingested.images
         size = examples * (FEATURES + EXAMPLE_ROW)
@@ -197,7 +201,7 @@ class Planner:
         rate = rates[alone] * devices * rates["train_scaling"] ** log2(devices)
         saying = rates[beam] * (1 if self.gpus else devices)
         seconds = rates["train_start"] + size / rates["hash_bytes"] + learned / rate
-        task = Task(learned, size, seconds + judged / saying, 0)
+        task = SimTask(learned, size, seconds + judged / saying, 0)
         return self._stage("model", "captions", 1, [(task, 1)])
 
     @property
@@ -210,20 +214,20 @@ class Planner:
         name: str,
         unit: str,
         workers: int,
-        tasks: Sequence[tuple[Task, int]],
+        tasks: Sequence[tuple[SimTask, int]],
         load: float = 0.0,
-    ) -> Stage:
+    ) -> SimStage:
         if self._cluster.machine:
-            return Stage(name, unit, 1, tasks, load=load)
+            return SimStage(name, unit, 1, tasks, load=load)
         overhead = self._rates["datum"] * (1 if name == "model" else self._group)
-        return Stage(name, unit, workers, tasks, self._rates["job"], load, overhead)
+        return SimStage(name, unit, workers, tasks, self._rates["job"], load, overhead)
 
     @property
     def _group(self) -> int:
         """Datums that one task stands for."""
         return -(-self._job.chunks // MOST_TASKS)
 
-    def _shared_out(self, kinds: Sequence[Task]) -> list[tuple[Task, int]]:
+    def _shared_out(self, kinds: Sequence[SimTask]) -> list[tuple[SimTask, int]]:
         """Tasks for all chunks, in equal shares of some kinds, each made for a full chunk.
 
         So that all adds up to the job's rows, every task is a little smaller than a full chunk
@@ -235,8 +239,8 @@ class Planner:
         return [(_times(task, scale), each + (n < more)) for n, task in enumerate(kinds)]
 
 
-def _times(task: Task, factor: float) -> Task:
-    return Task(
+def _times(task: SimTask, factor: float) -> SimTask:
+    return SimTask(
         task.rows * factor,
         task.reads * factor,
         task.seconds * factor,
@@ -245,13 +249,13 @@ def _times(task: Task, factor: float) -> Task:
     )
 
 
-def _course(seen: Seen) -> tuple[float, ...]:
+def _course(seen: SimStats) -> tuple[float, ...]:
     """When its rows ended, by equal parts of its time."""
     counts, _ = np.histogram(seen.times, COURSE, (0.0, seen.seconds))
     return tuple((counts / counts.sum()).tolist())
 
 
-def _changed(web: Web, scenario: Scenario) -> Web:
+def _changed(web: WebModel, scenario: Scenario) -> WebModel:
     """The web of a mix as the scenario's flags have it, its hosts drawn by the seed."""
     hosts, web = scenario.hosts, replace(web, seed=scenario.seed)
     if hosts.latency:

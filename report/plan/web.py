@@ -48,7 +48,7 @@ class Spread:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class SimRow:
     """A row as the web will treat it."""
 
     host: int
@@ -60,7 +60,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Web:
+class WebModel:
     """Where the pictures of a TSV are."""
 
     source: str
@@ -86,17 +86,17 @@ class Web:
         """Of a picture."""
         return float(np.mean(self._sizes((np.arange(100_000) + 0.5) / 100_000)))
 
-    def at_time_scale(self, scale: float) -> "Web":
+    def at_time_scale(self, scale: float) -> "WebModel":
         """The same web, at a scale of 0.1 ten times as fast."""
         return replace(
             self, latency=self.latency.times(scale), bandwidth=self.bandwidth.times(1 / scale)
         )
 
-    def with_failures(self, factor: float) -> "Web":
+    def with_failures(self, factor: float) -> "WebModel":
         """The same web with so many times the failures."""
         return replace(self, head=_failing(self.head, factor), tail=_failing(self.tail, factor))
 
-    def rows(self, count: int, seed: Sequence[int]) -> list[Row]:
+    def rows(self, count: int, seed: Sequence[int]) -> list[SimRow]:
         """So many rows by lot; what a host is does not depend on this seed."""
         random = np.random.default_rng(seed)
         hosts = self._drawn_hosts(count, random)
@@ -107,7 +107,9 @@ class Web:
         secure = random.random(count) < self.secure
         bandwidth = self.host_bandwidth[hosts]
         return [
-            Row(int(host), end, int(size) if end == IMAGE else FAILED_BYTES, late, wide, bool(tls))
+            SimRow(
+                int(host), end, int(size) if end == IMAGE else FAILED_BYTES, late, wide, bool(tls)
+            )
             for host, end, size, late, wide, tls in zip(
                 hosts, ends, sizes, latency.tolist(), bandwidth.tolist(), secure, strict=True
             )
@@ -192,13 +194,13 @@ def _failing(shares: Mapping[str, float], factor: float) -> dict[str, float]:
 # Where a mix comes from
 
 
-def read_web(path: Path = SHIPPED) -> Web:
+def read_web(path: Path = SHIPPED) -> WebModel:
     """Read a mix: a file of this format, or a folder of `capstan ingest --statistics`."""
     if path.is_dir():
         return _from_statistics(path)
     entry = read_json(path, FORMAT, VERSION)
     try:
-        return Web(
+        return WebModel(
             source=str(entry["source"]),
             guess=str(entry["guess"]),
             secure=float(entry["secure"]),
@@ -220,7 +222,7 @@ def _shares(entry: Mapping[str, Any]) -> dict[str, float]:
     return {end: float(share) for end, share in entry.items()}
 
 
-def _from_statistics(folder: Path) -> Web:
+def _from_statistics(folder: Path) -> WebModel:
     """What an ingestion saw. Sizes are spread as in the shipped mix, around the mean seen."""
     from capstan.ingest.statistics import FORMAT as SEEN
     from capstan.ingest.statistics import VERSION as SEEN_VERSION

@@ -10,38 +10,47 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import simpy
 
-from capstan.ingest.scheduling.host import MAY_PASS, HostLimits
+from capstan.ingest.scheduling.host import RETRYABLE, HostLimits
 from capstan.ingest.work import APPETITE_PATIENCE, READ_AT_ONCE
 from capstan.records import Reason
-from capstan.report.plan.arrival import Chunk, Frontier, Known, Slot, Slots, Visit
-from capstan.report.plan.costs import Costs, Manner, Seen
+from capstan.report.plan.arrival import SimChunk, SimFetch, SimFrontier, SimHost, SimSlot, SimSlots
+from capstan.report.plan.costs import Costs, FetchPolicy, SimStats
 from capstan.report.plan.fetch import Fetcher
-from capstan.report.plan.machine import Machine, Size, Steps, Threads
-from capstan.report.plan.web import IMAGE, Row
+from capstan.report.plan.machine import Machine, MachineSize, Steps, Threads
+from capstan.report.plan.web import IMAGE, SimRow
 
 
 def simulate(
-    chunks: Sequence[Sequence[Row]], size: Size, costs: Costs, manner: Manner, seed: int = 0
-) -> Seen:
+    chunks: Sequence[Sequence[SimRow]],
+    size: MachineSize,
+    costs: Costs,
+    manner: FetchPolicy,
+    seed: int = 0,
+) -> SimStats:
     """Let a worker finish chunks of rows, and say how that went."""
     env = simpy.Environment()
-    worker = Worker(env, size, costs, manner, seed)
+    worker = SimWorker(env, size, costs, manner, seed)
     env.run(env.process(worker.run(chunks)))
     return worker.seen
 
 
-class Worker:
+class SimWorker:
     """What the processes of a worker share."""
 
     def __init__(
-        self, env: simpy.Environment, size: Size, costs: Costs, manner: Manner, seed: int
+        self,
+        env: simpy.Environment,
+        size: MachineSize,
+        costs: Costs,
+        manner: FetchPolicy,
+        seed: int,
     ) -> None:
         self.env, self.costs, self.manner = env, costs, manner
         self.machine, self.cores = Machine(env, size), size.cores
         self.random = np.random.default_rng(seed)
-        self.seen = Seen()
+        self.seen = SimStats()
 
-    def run(self, chunks: Sequence[Sequence[Row]]) -> Steps:
+    def run(self, chunks: Sequence[Sequence[SimRow]]) -> Steps:
         """Finish all chunks."""
         load = self.manner.load
         count = max(1, min(load.processes or self.cores, len(chunks), load.per_host))
@@ -71,29 +80,29 @@ class Worker:
 class Process:
     """One event loop with its decoders and the thread that writes shards."""
 
-    def __init__(self, worker: Worker, processes: int) -> None:
+    def __init__(self, worker: SimWorker, processes: int) -> None:
         self._worker, self._env = worker, worker.env
         cores, manner = worker.machine.cores, worker.manner
         self.loop, self._writer = Threads(cores), Threads(cores)
         self.decoders = Threads(cores, max(1, worker.cores // processes))
         most, patience = manner.load.per_host // processes, manner.patience
         limits = HostLimits(max(1, most), patience.host_patience, patience.deadline)
-        self._frontier = Frontier(self._env, limits, self._give_up)
-        self._slots = Slots(manner.load)
+        self._frontier = SimFrontier(self._env, limits, self._give_up)
+        self._slots = SimSlots(manner.load)
         self._fetcher = Fetcher(worker.machine, self.loop, worker.costs, manner, worker.seen)
         self._unbegun = self._unwritten = 0  # rows, chunks
         self._changed = self._env.event()
 
     # Arrival
 
-    def run(self, chunks: Iterator[Sequence[Row]]) -> Steps:
+    def run(self, chunks: Iterator[Sequence[SimRow]]) -> Steps:
         """Take chunks while there are some, then wait for the last shard."""
         for rows in chunks:
-            chunk = Chunk(len(rows), len(rows))
+            chunk = SimChunk(len(rows), len(rows))
             self._unwritten += 1
             for number, row in enumerate(rows):
                 self._unbegun += 1
-                self._frontier.add(Visit(row, chunk))
+                self._frontier.add(SimFetch(row, chunk))
                 if number % READ_AT_ONCE == 0:
                     yield from self._room()
             yield from self._appetite()
@@ -116,69 +125,69 @@ class Process:
     def _dispatch(self) -> None:
         """Let rows go while there are slots."""
         while self._slots.free and (taken := self._frontier.take()):
-            slot = Slot(self._env, self._slots, self._dispatch)
-            self._env.process(self._visit(*taken, slot))
+            slot = SimSlot(self._env, self._slots, self._dispatch)
+            self._env.process(self._run_fetch(*taken, slot))
         if self._changed.callbacks:
             self._changed.succeed()
             self._changed = self._env.event()
 
-    def _begin(self, visit: Visit) -> None:
-        if visit.began is None:
-            visit.began = self._env.now
+    def _begin(self, fetch_task: SimFetch) -> None:
+        if fetch_task.began is None:
+            fetch_task.began = self._env.now
             self._unbegun -= 1
 
     # One row
 
-    def _visit(self, visit: Visit, known: Known, slot: Slot) -> Steps:
+    def _run_fetch(self, fetch_task: SimFetch, known: SimHost, slot: SimSlot) -> Steps:
         """One request for a row, and what follows from it."""
         asked = self._env.now
-        self._begin(visit)
-        visit.attempts += 1
-        end = yield from self._fetcher.fetch(visit, slot)
+        self._begin(fetch_task)
+        fetch_task.attempts += 1
+        end = yield from self._fetcher.fetch(fetch_task, slot)
         slot.fetched()
-        self._frontier.leave(visit, known, end, asked)
+        self._frontier.leave(fetch_task, known, end, asked)
         self._dispatch()
         if end == IMAGE:
-            yield from self._decode(visit.row)
+            yield from self._decode(fetch_task.row)
         slot.give_back()
-        self._try_again_or_finish(visit, end)
+        self._try_again_or_finish(fetch_task, end)
 
-    def _decode(self, row: Row) -> Steps:
+    def _decode(self, row: SimRow) -> Steps:
         costs = self._worker.costs
         yield from self.decoders.work(costs.picture + costs.picture_byte * row.bytes)
 
-    def _try_again_or_finish(self, visit: Visit, end: str) -> None:
+    def _try_again_or_finish(self, fetch_task: SimFetch, end: str) -> None:
         """As `ingest.scheduling.retry`: by reason, growing waits, before the row's deadline."""
         patience, now = self._worker.manner.patience, self._env.now
-        wait = min(patience.longest_wait, patience.first_wait * 2.0 ** (visit.attempts - 1))
+        wait = min(patience.longest_wait, patience.first_wait * 2.0 ** (fetch_task.attempts - 1))
         wait += patience.first_wait * self._worker.random.random()
-        assert visit.began is not None
-        over = now - visit.began + wait >= patience.deadline
-        if end not in MAY_PASS or visit.attempts >= patience.attempts or over:
-            self._finish(visit, end)
+        assert fetch_task.began is not None
+        over = now - fetch_task.began + wait >= patience.deadline
+        if end not in RETRYABLE or fetch_task.attempts >= patience.attempts or over:
+            self._finish(fetch_task, end)
         else:
             later = self._env.timeout(wait)
             assert later.callbacks is not None
-            later.callbacks.append(lambda _: self._come_back(visit))
+            later.callbacks.append(lambda _: self._come_back(fetch_task))
 
-    def _come_back(self, visit: Visit) -> None:
-        self._frontier.add(visit)
+    def _come_back(self, fetch_task: SimFetch) -> None:
+        self._frontier.add(fetch_task)
         self._dispatch()
 
-    def _give_up(self, visit: Visit) -> None:
-        self._begin(visit)
-        self._finish(visit, Reason.HOST_DOWN)
+    def _give_up(self, fetch_task: SimFetch) -> None:
+        self._begin(fetch_task)
+        self._finish(fetch_task, Reason.HOST_DOWN)
 
-    def _finish(self, visit: Visit, end: str) -> None:
+    def _finish(self, fetch_task: SimFetch, end: str) -> None:
         self._worker.seen.end(str(end), self._env.now)
-        chunk, stored = visit.chunk, self._worker.costs.stored
+        chunk, stored = fetch_task.chunk, self._worker.costs.stored
         if end == IMAGE:
-            chunk.stored += visit.row.bytes if stored is None else stored
+            chunk.stored += fetch_task.row.bytes if stored is None else stored
         chunk.left -= 1
         if chunk.left == 0:
             self._env.process(self._write(chunk))
 
-    def _write(self, chunk: Chunk) -> Steps:
+    def _write(self, chunk: SimChunk) -> Steps:
         """Make a chunk's shard."""
         costs = self._worker.costs
         yield from self._writer.work(

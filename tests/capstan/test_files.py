@@ -14,9 +14,9 @@ import pytest
 
 from capstan.errors import DataError, SettingError
 from capstan.files import (
-    Stretch,
+    FileRange,
     atomic_write,
-    copy_stretch,
+    copy_range,
     data_files,
     input_directory,
     output_directory,
@@ -116,11 +116,11 @@ def test_a_stretch_of_a_file_is_copied(
     data = os.urandom(300_000)
     (tmp_path / "old").write_bytes(data)
     with (tmp_path / "old").open("rb") as old, (tmp_path / "new").open("wb") as new:
-        end = copy_stretch(Stretch(old.fileno(), 7, 200_000), new.fileno(), 0)
+        end = copy_range(FileRange(old.fileno(), 7, 200_000), new.fileno(), 0)
         assert end == 200_000
-        assert copy_stretch(Stretch(old.fileno(), 3, 5), new.fileno(), end) == end + 5
+        assert copy_range(FileRange(old.fileno(), 3, 5), new.fileno(), end) == end + 5
         with pytest.raises(DataError, match="has ended 2 bytes too early"):
-            copy_stretch(Stretch(old.fileno(), 299_999, 3), new.fileno(), end)
+            copy_range(FileRange(old.fileno(), 299_999, 3), new.fileno(), end)
     assert (tmp_path / "new").read_bytes()[:-1] == data[7:200_007] + data[-1:] + data[4:7]
 
 
@@ -132,4 +132,4 @@ def test_a_stretch_that_finds_no_room_is_an_error(tmp_path: Path) -> None:
         room_for(10),
         pytest.raises(OSError, match="File too large"),
     ):
-        copy_stretch(Stretch(old.fileno(), 0, 12), new.fileno(), 0)
+        copy_range(FileRange(old.fileno(), 0, 12), new.fileno(), 0)

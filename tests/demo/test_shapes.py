@@ -9,12 +9,12 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from capstan.demo.backbone import Settings, pretrain
+from capstan.demo.backbone import PretrainSettings, pretrain
 from capstan.demo.shapes import COLOURS, RELATIONS, Scene, Shape, caption, draw, encode, scenes
 from capstan.errors import SettingError
 
 SAMPLE = scenes(200, seed=7)
-TINY = Settings(image_size=32, batch_size=8)
+TINY = PretrainSettings(image_size=32, batch_size=8)
 
 
 def test_same_seed_same_pictures() -> None:
@@ -90,7 +90,7 @@ def test_pretraining_saves_a_backbone_that_loads(
 ) -> None:
     path = tmp_path / "new" / "backbone.weights.h5"
     with caplog.at_level("INFO", logger="capstan.demo.backbone"):
-        pretrain(SAMPLE[:32], path, Settings(image_size=32))
+        pretrain(SAMPLE[:32], path, PretrainSettings(image_size=32))
     assert "step 1 of 1" in caplog.text
     assert [file.name for file in path.parent.iterdir()] == [path.name]
     backbone = keras.applications.ResNet50(
@@ -118,7 +118,7 @@ def test_too_few_scenes_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("wrong", [{"image_size": 31}, {"batch_size": 1}])
 def test_settings_that_cannot_work_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(SettingError):
-        Settings(**wrong)
+        PretrainSettings(**wrong)
 
 
 def _second_minus_first(scene: Scene, relation: str) -> float:

@@ -31,7 +31,7 @@ from capstan.deploy.jobset.jobset import (
 )
 from capstan.deploy.specs.read import read_file
 from capstan.ingest.http.addresses import is_public
-from capstan.ingest.service.guard import OPEN
+from capstan.ingest.service.auth import OPEN
 from tests.deploy.jobset_schema import JOBSET
 from tests.paths import ROOT
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from capstan.errors import SettingError
 from capstan.featurize import processes
-from capstan.featurize.processes import Place, places
+from capstan.featurize.processes import ProcessPlace, places
 from tests.children import workers_of
 from tests.commands import command_line, run_here, run_process
 from tests.featurize.conftest import SIZE, jpeg, write_images
@@ -95,7 +95,7 @@ def four_cores(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("four_cores")
 def test_a_process_for_each_numa_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "NODES", tmp_path)
-    assert places(0) == [Place(CORES)]  # no such folder
+    assert places(0) == [ProcessPlace(CORES)]  # no such folder
     for node, cores in {
         "node0": "0-1,8-9\n",
         "node1": "2,3\n",
@@ -104,7 +104,7 @@ def test_a_process_for_each_numa_node(tmp_path: Path, monkeypatch: pytest.Monkey
     }.items():
         (tmp_path / node).mkdir()
         (tmp_path / node / "cpulist").write_text(cores)
-    assert places(0) == [Place(frozenset({0, 1})), Place(frozenset({2, 3}))]
+    assert places(0) == [ProcessPlace(frozenset({0, 1})), ProcessPlace(frozenset({2, 3}))]
 
 
 @pytest.mark.usefixtures("four_cores")

@@ -14,11 +14,11 @@ import pytest
 import uvloop
 
 from capstan.chunks import find_chunks
-from capstan.ingest.config import Patience, Settings
-from capstan.ingest.config import Web as WebSettings
-from capstan.ingest.messages import Shard, Told
+from capstan.ingest.config import HttpOptions as WebSettings
+from capstan.ingest.config import IngestSettings, RetryPolicy
+from capstan.ingest.messages import ShardDone, Told
+from capstan.ingest.resources import PoolInfo
 from capstan.ingest.work import work
-from capstan.ingest.workplace import Crew
 from capstan.testing.web import Fault, Web
 from tests.paths import SHARED_DATA
 
@@ -59,17 +59,17 @@ def web(pictures: dict[str, bytes]) -> Iterator[Web]:
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
+def settings(tmp_path: Path) -> IngestSettings:
     """Settings for the local web, without waits."""
-    return Settings(
+    return IngestSettings(
         input=tmp_path / "in",
         output=tmp_path / "out",
         web=WebSettings(allow_private=True, timeout=20.0),
-        patience=Patience(first_wait=0.0, longest_wait=0.0),
+        patience=RetryPolicy(first_wait=0.0, longest_wait=0.0),
     )
 
 
-def write_chunk(settings: Settings, name: str, rows: list[tuple[str, str]]) -> Path:
+def write_chunk(settings: IngestSettings, name: str, rows: list[tuple[str, str]]) -> Path:
     """Write rows of caption and URL as a chunk of the input directory."""
     path = settings.input / name
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -84,12 +84,12 @@ def all_faults(web: Web) -> list[tuple[str, str]]:
     return [*rows, ("tall", web.url("tall.png")), ("small", web.url("small.gif"))]
 
 
-def work_here(settings: Settings) -> list[dict[str, Any]]:
+def work_here(settings: IngestSettings) -> list[dict[str, Any]]:
     """Ingest what changed in this process; return the stats of the shards written."""
     said: list[Told] = []
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(work(find_chunks(settings.input), settings, Crew(), said.append))
-    return [message.stats for message in said if isinstance(message, Shard) and message.is_new]
+        runner.run(work(find_chunks(settings.input), settings, PoolInfo(), said.append))
+    return [message.stats for message in said if isinstance(message, ShardDone) and message.is_new]
 
 
 def files(directory: Path) -> dict[str, bytes]:
@@ -101,7 +101,7 @@ def files(directory: Path) -> dict[str, bytes]:
     }
 
 
-def fewer(settings: Settings, in_flight: int) -> Settings:
+def fewer(settings: IngestSettings, in_flight: int) -> IngestSettings:
     """The same settings with so many rows in flight."""
     return replace(settings, load=replace(settings.load, in_flight=in_flight))
 

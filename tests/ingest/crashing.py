@@ -3,13 +3,13 @@
 import os
 import signal
 
-from capstan.ingest.config import Pictures
+from capstan.ingest.config import ImageOptions
 from capstan.records import Failure, Image, Reason
 
 GOOD, CRASH, HANG, ODD = b"good", b"crash", b"hang", b"odd"
 
 
-def decode(data: bytes, pictures: Pictures) -> Image | Failure:
+def decode(data: bytes, pictures: ImageOptions) -> Image | Failure:
     """A picture as wide as its data are long and as high as this process's number."""
     if data.startswith(CRASH):
         os.kill(os.getpid(), signal.SIGSEGV)
@@ -22,7 +22,7 @@ def decode(data: bytes, pictures: Pictures) -> Image | Failure:
     return Failure(Reason.NOT_AN_IMAGE)
 
 
-def crash_at_first(data: bytes, pictures: Pictures) -> Image | Failure:
+def crash_at_first(data: bytes, pictures: ImageOptions) -> Image | Failure:
     """As `decode`, but only once for each file that the data name."""
     if data.startswith(CRASH):
         name = data.removeprefix(CRASH).decode()

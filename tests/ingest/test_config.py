@@ -4,39 +4,45 @@ from pathlib import Path
 import pytest
 
 from capstan.errors import SettingError
-from capstan.ingest.config import Load, Patience, Pictures, Settings, Web
+from capstan.ingest.config import (
+    Concurrency,
+    HttpOptions,
+    ImageOptions,
+    IngestSettings,
+    RetryPolicy,
+)
 
 NEEDED = ["--input", "in", "--output", "out"]
 
 
-def parse(*words: str) -> Settings:
+def parse(*words: str) -> IngestSettings:
     parser = argparse.ArgumentParser()
-    Settings.configure(parser)
-    return Settings.from_arguments(parser.parse_args([*NEEDED, *words]))
+    IngestSettings.configure(parser)
+    return IngestSettings.from_arguments(parser.parse_args([*NEEDED, *words]))
 
 
 def test_flags_default_to_the_fields_defaults() -> None:
-    assert parse() == Settings(Path("in"), Path("out"))
+    assert parse() == IngestSettings(Path("in"), Path("out"))
 
 
 def test_flags_are_read() -> None:
     settings = parse("--resize-mode", "no", "--timeout", "2.5", "--allow-private", "--per-host=3")
-    assert settings.pictures == Pictures(resize_mode="no")
-    assert settings.web == Web(timeout=2.5, allow_private=True)
-    assert settings.load == Load(per_host=3)
+    assert settings.pictures == ImageOptions(resize_mode="no")
+    assert settings.web == HttpOptions(timeout=2.5, allow_private=True)
+    assert settings.load == Concurrency(per_host=3)
 
 
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: Pictures(image_size=0),
-        lambda: Pictures(jpeg_quality=101),
-        lambda: Pictures(resize_mode="stretch"),
-        lambda: Web(timeout=float("nan")),
-        lambda: Web(timeout=float("inf")),
-        lambda: Web(contact="me\r\nX-Evil: 1"),
-        lambda: Patience(attempts=0),
-        lambda: Load(in_flight=0),
+        lambda: ImageOptions(image_size=0),
+        lambda: ImageOptions(jpeg_quality=101),
+        lambda: ImageOptions(resize_mode="stretch"),
+        lambda: HttpOptions(timeout=float("nan")),
+        lambda: HttpOptions(timeout=float("inf")),
+        lambda: HttpOptions(contact="me\r\nX-Evil: 1"),
+        lambda: RetryPolicy(attempts=0),
+        lambda: Concurrency(in_flight=0),
     ],
 )
 def test_values_out_of_range_are_refused(make: object) -> None:
@@ -46,9 +52,9 @@ def test_values_out_of_range_are_refused(make: object) -> None:
 
 
 def test_processes_never_outnumber_chunks_or_connections_to_a_host() -> None:
-    many = Settings(Path("in"), Path("out"), load=Load(processes=8, per_host=5))
+    many = IngestSettings(Path("in"), Path("out"), load=Concurrency(processes=8, per_host=5))
     assert [many.processes(chunks) for chunks in (1, 3, 100)] == [1, 3, 5]
-    assert Settings(Path("in"), Path("out")).processes(1_000) >= 1
+    assert IngestSettings(Path("in"), Path("out")).processes(1_000) >= 1
 
 
 def test_identity_changes_with_what_changes_bytes_only() -> None:

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from capstan.errors import CapstanError
-from capstan.ingest.config import Pictures
+from capstan.ingest.config import ImageOptions
 from capstan.ingest.decode.images import prepare
 from capstan.ingest.decode.pool import Decoders
 from capstan.records import Failure, Image, Reason
@@ -18,7 +18,7 @@ from tests.ingest.conftest import encode, gradient
 from tests.ingest.crashing import CRASH, GOOD, HANG, ODD, crash_at_first, decode
 from tests.paths import ROOT
 
-PICTURES = Pictures(image_size=32)
+PICTURES = ImageOptions(image_size=32)
 CRASHED = Failure(Reason.DECODER_CRASH)
 PATIENCE = 20_000  # milliseconds
 
@@ -109,7 +109,7 @@ async def test_rows_that_are_given_up_do_not_disturb_others() -> None:
 
 async def test_what_the_header_decides_needs_no_process() -> None:
     data = encode(gradient(90, 60))
-    pictures = Pictures(resize_mode="no", check="header")
+    pictures = ImageOptions(resize_mode="no", check="header")
     decoders = Decoders()  # not entered: it has no processes
     assert await decoders.prepare(data, pictures) == prepare(data, pictures)
     assert await decoders.prepare(b"<html>", pictures) == Failure(Reason.NOT_AN_IMAGE)
@@ -123,7 +123,7 @@ async def test_processes_that_do_not_start_are_told(monkeypatch: pytest.MonkeyPa
 
 async def test_each_picture_has_its_own_settings() -> None:
     data = encode(gradient(90, 60))
-    several = [Pictures(image_size=size) for size in (20, 30)]
+    several = [ImageOptions(image_size=size) for size in (20, 30)]
     async with Decoders() as decoders:
         found = await asyncio.gather(*(decoders.prepare(data, one) for one in several))
     assert found == [prepare(data, one) for one in several]
@@ -138,13 +138,13 @@ async def test_no_process_is_left() -> None:
 OWNER = """
 import asyncio
 from functools import partial
-from capstan.ingest.config import Pictures
+from capstan.ingest.config import ImageOptions
 from capstan.ingest.decode.pool import Decoders
 from tests.ingest.crashing import GOOD, HANG, decode
 
 async def main():
     async with Decoders(2, decode, time_limit=1.0) as decoders:
-        prepare = partial(decoders.prepare, pictures=Pictures())
+        prepare = partial(decoders.prepare, pictures=ImageOptions())
         idle, busy = await asyncio.gather(prepare(GOOD), prepare(GOOD))
         hung = asyncio.create_task(prepare(HANG))
         print(idle.height, busy.height, flush=True)
@@ -172,7 +172,7 @@ def test_no_process_outlives_a_killed_parent(end: signal.Signals) -> None:
 
 
 async def test_what_a_header_decides_starts_no_process(pictures: dict[str, bytes]) -> None:
-    undecoded = Pictures(resize_mode="no", check="header")
+    undecoded = ImageOptions(resize_mode="no", check="header")
     here = psutil.Process()
     before = len(here.children())
     async with Decoders() as decoders:

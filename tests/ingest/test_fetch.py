@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from yarl import URL
 
-from capstan.ingest.config import Web as Settings
+from capstan.ingest.config import HttpOptions as Settings
 from capstan.ingest.http.connection import Connection
 from capstan.ingest.http.fetch import (
     Fetched,

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 import pytest
 
 from capstan.chunks import find_chunks
-from capstan.ingest.config import Settings
-from capstan.ingest.config import Web as WebSettings
+from capstan.ingest.config import HttpOptions as WebSettings
+from capstan.ingest.config import IngestSettings
 from capstan.ingest.http import addresses
 from capstan.ingest.messages import Told
+from capstan.ingest.resources import PoolInfo
 from capstan.ingest.work import work
-from capstan.ingest.workplace import Crew
 from capstan.shards import read_outcomes
 from tests.ingest.conftest import write_chunk
 
@@ -91,17 +91,19 @@ class Rebinding:
         pass
 
 
-async def reasons(settings: Settings, urls: list[str]) -> list[str | None]:
+async def reasons(settings: IngestSettings, urls: list[str]) -> list[str | None]:
     write_chunk(settings, "0", [("a", url) for url in urls])
     told: list[Told] = []
-    wary = Settings(settings.input, settings.output, web=WebSettings(), patience=settings.patience)
-    await work(find_chunks(settings.input), wary, Crew(), told.append)
+    wary = IngestSettings(
+        settings.input, settings.output, web=WebSettings(), patience=settings.patience
+    )
+    await work(find_chunks(settings.input), wary, PoolInfo(), told.append)
     rows = read_outcomes(settings.output / "0.parquet").to_pylist()
     return [row["reason"] for row in rows]
 
 
 async def test_no_form_of_a_forbidden_address_is_connected_to(
-    settings: Settings, listener: Listener
+    settings: IngestSettings, listener: Listener
 ) -> None:
     listener.targets = ["http://127.0.0.1/"]
     urls = [f"http://{host}:{listener.port}/0" for host in HOSTS] + SCHEMES
@@ -115,7 +117,7 @@ async def test_no_form_of_a_forbidden_address_is_connected_to(
 
 
 async def test_no_redirect_leads_to_a_forbidden_address(
-    settings: Settings, listener: Listener
+    settings: IngestSettings, listener: Listener
 ) -> None:
     listener.targets = [f"http://{host}:{listener.port}/" for host in HOSTS] + SCHEMES
     listener.targets += [f"//127.0.0.1:{listener.port}/", f"http:\\\\127.0.0.1:{listener.port}/"]

@@ -6,7 +6,7 @@ import pytest
 from capstan.ingest.scheduling.frontier import Frontier
 from capstan.ingest.scheduling.host import HostLimits
 from capstan.ingest.scheduling.pauses import Pauses, key_of
-from capstan.ingest.scheduling.registry import HostBook, Verdict
+from capstan.ingest.scheduling.registry import HostFeedback, HostRegistry
 from capstan.records import Reason
 
 
@@ -39,12 +39,12 @@ def pauses() -> Pauses:
 
 
 @pytest.fixture
-def book(pauses: Pauses, clock: Clock) -> HostBook:
-    return HostBook(HostLimits(2, 100.0, 100.0), pauses, clock)
+def book(pauses: Pauses, clock: Clock) -> HostRegistry:
+    return HostRegistry(HostLimits(2, 100.0, 100.0), pauses, clock)
 
 
 @pytest.fixture
-def frontier(given_up: list[tuple[str, Reason]], book: HostBook) -> Frontier[Page]:
+def frontier(given_up: list[tuple[str, Reason]], book: HostRegistry) -> Frontier[Page]:
     def give_up(page: Page, reason: Reason) -> None:
         given_up.append((page.name, reason))
 
@@ -73,10 +73,10 @@ async def test_hosts_take_turns_and_have_so_many_each(frontier: Frontier[Page]) 
             frontier.add(Page(host, f"{host}{number}"))
     assert taken(frontier) == ["a0", "b0", "a1", "b1"]
     assert frontier.size == 2
-    frontier.book.leave("b", Verdict(0.0, None))
+    frontier.book.leave("b", HostFeedback(0.0, None))
     assert taken(frontier) == ["b2"]
     frontier.add(Page("a", "first"), first=True)
-    frontier.book.leave("a", Verdict(0.0, None))
+    frontier.book.leave("a", HostFeedback(0.0, None))
     assert taken(frontier) == ["first"]
     assert repr(frontier) == "<Frontier: 1 waiting, 0 hosts ready>"
 
@@ -95,7 +95,7 @@ async def test_a_pause_holds_the_whole_host_and_no_other(
     for host in "ab":
         frontier.add(Page(host, host))
     assert taken(frontier) == ["a", "b"]
-    frontier.book.leave("a", Verdict(0.0, Reason.RATE_LIMITED, 0.01))
+    frontier.book.leave("a", HostFeedback(0.0, Reason.RATE_LIMITED, 0.01))
     frontier.add(Page("a", "later"))
     frontier.add(Page("b", "now"))
     assert taken(frontier) == ["now"]
@@ -109,7 +109,7 @@ async def test_a_closed_host_gives_up_its_rows_and_those_that_come(
     for name in "xyz":
         frontier.add(Page("a", name))
     taken(frontier)
-    frontier.book.leave("a", Verdict(0.0, Reason.RATE_LIMITED, 1_000.0))
+    frontier.book.leave("a", HostFeedback(0.0, Reason.RATE_LIMITED, 1_000.0))
     assert given_up == [("z", Reason.RATE_LIMITED)]
     frontier.add(Page("a", "later"))
     assert given_up[1:] == [("later", Reason.RATE_LIMITED)]
@@ -130,7 +130,7 @@ async def test_what_is_deferred_comes_back_and_counts_meanwhile(frontier: Fronti
 async def test_troubles_are_remembered_when_nobody_waits(frontier: Frontier[Page]) -> None:
     frontier.add(Page("a"))
     assert frontier.take()
-    frontier.book.leave("a", Verdict(0.0, Reason.CONNECT))
+    frontier.book.leave("a", HostFeedback(0.0, Reason.CONNECT))
     for number in range(2):
         frontier.add(Page("a", str(number)))
     assert taken(frontier) == ["0"]  # two were allowed before
@@ -156,12 +156,12 @@ async def test_a_pause_asked_of_another_process_is_kept_here_too(
     assert given_up == [("b", Reason.RATE_LIMITED)]
     clock.now = 0.02
     assert await next_of(frontier) == "a"
-    frontier.book.leave("c", Verdict(0.0, Reason.RATE_LIMITED, 7.0))
+    frontier.book.leave("c", HostFeedback(0.0, Reason.RATE_LIMITED, 7.0))
     assert pauses.until(key_of("c")) == 7.02
 
 
 async def test_frontiers_of_one_book_share_the_room_at_a_host_by_turns(
-    frontier: Frontier[Page], book: HostBook
+    frontier: Frontier[Page], book: HostRegistry
 ) -> None:
     other = Frontier[Page](book, lambda page, reason: None)
     gone: list[str] = []
@@ -188,7 +188,7 @@ async def test_frontiers_of_one_book_share_the_room_at_a_host_by_turns(
 
 
 async def test_a_closed_frontier_wants_nothing_more(
-    frontier: Frontier[Page], book: HostBook
+    frontier: Frontier[Page], book: HostRegistry
 ) -> None:
     frontier.add(Page("a"))
     frontier.defer(Page("b"), 0.0)

@@ -10,14 +10,14 @@ def new_host(most: int = 4) -> Host:
 
 
 def trouble(host: Host, began: float, ended: float) -> None:
-    host.made_trouble(Reason.TIMEOUT, began, ended)
+    host.record_failure(Reason.TIMEOUT, began, ended)
 
 
 def test_a_host_that_does_well_gets_more_and_halves_when_it_does_not() -> None:
     host = new_host(32)
     assert host.limit == FIRST_LIMIT
     for _ in range(60):
-        host.answered_well()
+        host.record_success()
     assert host.limit == 32
     trouble(host, 1.0, 2.0)
     assert host.limit == 16
@@ -26,7 +26,7 @@ def test_a_host_that_does_well_gets_more_and_halves_when_it_does_not() -> None:
     trouble(host, 2.0, 3.0)
     assert host.limit == 8
     for _ in range(8):
-        host.answered_well()
+        host.record_success()
     assert 8.9 < host.limit < 9.0  # one more for each round, no longer one for each answer
 
 
@@ -42,7 +42,7 @@ def test_a_host_that_only_errs_is_closed_for_a_while_and_one_good_answer_opens_i
     trouble(host, 201.0, 202.0)
     assert host.is_closed(301.9)
     failing = [host.is_failing]
-    host.answered_well()
+    host.record_success()
     assert [*failing, host.is_failing] == [True, False]
     assert not host.is_closed(203.0) and host.is_ordinary(302.0) is False
 
@@ -56,11 +56,11 @@ def test_a_few_failures_close_no_host_however_long_ago_the_first_was() -> None:
 
 def test_pauses_are_kept_and_those_too_long_to_wait_for_close() -> None:
     host = new_host()
-    host.wants_a_pause(Reason.RATE_LIMITED, 5.0, 10.0)
-    host.wants_a_pause(Reason.RATE_LIMITED, 1.0, 11.0)
+    host.back_off(Reason.RATE_LIMITED, 5.0, 10.0)
+    host.back_off(Reason.RATE_LIMITED, 1.0, 11.0)
     assert not host.has_room(14.9) and host.has_room(15.0)
     assert not host.is_closed(14.9)
-    host.wants_a_pause(Reason.RATE_LIMITED, 101.0, 20.0)
+    host.back_off(Reason.RATE_LIMITED, 101.0, 20.0)
     assert host.is_closed(120.9) and host.closed_for is Reason.RATE_LIMITED
 
 
@@ -73,7 +73,7 @@ def test_the_limit_stays_within_bounds(most: int, events: list[tuple[bool, float
     for good, took, later in events:
         now += later
         if good:
-            host.answered_well()
+            host.record_success()
         else:
             trouble(host, now - took, now)
         assert 1 <= host.limit <= most

@@ -10,17 +10,17 @@ from hypothesis import strategies as st
 from PIL.Image import Transpose
 
 from capstan.errors import SettingError
-from capstan.ingest.config import Pictures
+from capstan.ingest.config import ImageOptions
 from capstan.ingest.decode.images import ORIENTATION, check_decoders, prepare, resized, sniff
 from capstan.records import Failure, Image, Reason
 from tests.examples import examples
 from tests.ingest.conftest import encode, gradient
 
-SMALL = Pictures(image_size=32)
-KEEP = Pictures(resize_mode="no")
+SMALL = ImageOptions(image_size=32)
+KEEP = ImageOptions(resize_mode="no")
 
 
-def ready(data: bytes, pictures: Pictures = KEEP) -> PIL.Image.Image:
+def ready(data: bytes, pictures: ImageOptions = KEEP) -> PIL.Image.Image:
     """The stored picture, decoded again."""
     image = prepare(data, pictures)
     assert isinstance(image, Image)
@@ -72,7 +72,7 @@ def test_bodies_that_are_no_pictures(data: bytes, reason: Reason) -> None:
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "GIF"])
 @pytest.mark.parametrize("pictures", [SMALL, KEEP])
-def test_half_a_picture_is_corrupt(kind: str, pictures: Pictures) -> None:
+def test_half_a_picture_is_corrupt(kind: str, pictures: ImageOptions) -> None:
     data = encode(gradient(90, 60), kind)
     assert prepare(data[: len(data) // 2], pictures) == Failure(Reason.CORRUPT_IMAGE)
 
@@ -107,7 +107,7 @@ def test_sizes(width: int, height: int, side: int) -> None:
 def test_modes_give_the_promised_shapes(width: int, height: int, side: int, kind: str) -> None:
     data = encode(gradient(width, height), kind)
     shape = {
-        mode: ready(data, Pictures(resize_mode=mode, image_size=side)).size
+        mode: ready(data, ImageOptions(resize_mode=mode, image_size=side)).size
         for mode in ("no", "keep_ratio", "border", "center_crop")
     }
     assert shape["no"] == (width, height)
@@ -120,11 +120,11 @@ def test_bars_are_white_and_crops_are_from_the_middle() -> None:
     picture = PIL.Image.new("RGB", (80, 40), "red")
     picture.paste("blue", (30, 0, 50, 40))
     data = encode(picture, "PNG")
-    bars = ready(data, Pictures(resize_mode="border", image_size=100))
+    bars = ready(data, ImageOptions(resize_mode="border", image_size=100))
     assert close(colour(bars, 50, 50), (0, 0, 255))
     assert close(colour(bars, 50, 5), (255, 255, 255))
     assert close(colour(bars, 15, 50), (255, 0, 0))
-    crop = ready(data, Pictures(resize_mode="center_crop", image_size=20))
+    crop = ready(data, ImageOptions(resize_mode="center_crop", image_size=20))
     assert close(colour(crop, 10, 10), (0, 0, 255))
     assert close(colour(crop, 0, 10), (255, 0, 0), by=60)
 
@@ -149,7 +149,7 @@ def test_exif_orientation_is_applied(orientation: int, kind: str, mode: str) -> 
     options: dict[str, Any] = {"lossless": True} if kind == "WEBP" else {}
     data = encode(stored, kind, exif=exif, **options)
 
-    image = prepare(data, Pictures(resize_mode=mode))
+    image = prepare(data, ImageOptions(resize_mode=mode))
 
     assert isinstance(image, Image)
     assert (image.original_width, image.original_height) == (60, 40)
@@ -220,16 +220,16 @@ def test_too_many_pixels_are_not_decoded() -> None:
     assert prepare(claiming(20_000, 20_000), SMALL) == Failure(Reason.TOO_MANY_PIXELS)
     assert prepare(claiming(5_000, 5_000), SMALL) == Failure(Reason.CORRUPT_IMAGE)
     assert prepare(claiming(70_000, 2), SMALL) == Failure(Reason.TOO_MANY_PIXELS)
-    assert prepare(encode(gradient(90, 60)), Pictures(max_pixels=5_399)) == Failure(
+    assert prepare(encode(gradient(90, 60)), ImageOptions(max_pixels=5_399)) == Failure(
         Reason.TOO_MANY_PIXELS
     )
-    assert isinstance(prepare(encode(gradient(90, 60)), Pictures(max_pixels=5_400)), Image)
+    assert isinstance(prepare(encode(gradient(90, 60)), ImageOptions(max_pixels=5_400)), Image)
 
 
 def test_too_small() -> None:
     data = encode(gradient(90, 60))
-    assert prepare(data, Pictures(min_side=61)) == Failure(Reason.TOO_SMALL)
-    assert isinstance(prepare(data, Pictures(min_side=60)), Image)
+    assert prepare(data, ImageOptions(min_side=61)) == Failure(Reason.TOO_SMALL)
+    assert isinstance(prepare(data, ImageOptions(min_side=60)), Image)
     assert ready(encode(gradient(1, 1), "PNG"), SMALL).size == (1, 1)
 
 
@@ -246,7 +246,7 @@ def test_metadata_is_left_out_in_every_mode() -> None:
     ):
         data = encode(gradient(90, 60), kind, **options)
         assert secret in data or kind == "PNG"
-        for pictures in (KEEP, SMALL, Pictures(resize_mode="border")):
+        for pictures in (KEEP, SMALL, ImageOptions(resize_mode="border")):
             image = prepare(data, pictures)
             assert isinstance(image, Image)
             assert secret not in image.data
@@ -264,7 +264,7 @@ def test_without_resizing_a_jpegs_own_bytes_are_kept() -> None:
         gradient(90, 60), quality=40, exif=exif, comment=b"text", icc_profile=b"text"
     )
     assert prepare(described, KEEP) == image
-    with_all = prepare(described, Pictures(resize_mode="no", keep_metadata=True))
+    with_all = prepare(described, ImageOptions(resize_mode="no", keep_metadata=True))
     assert isinstance(with_all, Image)
     assert with_all.data == described
 
@@ -283,7 +283,7 @@ def test_16_bit_colours_keep_their_brightness() -> None:
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP"])
 def test_nothing_is_enlarged(mode: str, kind: str) -> None:
     for size in ((1, 1), (1, 40), (40, 1)):
-        found = ready(encode(gradient(*size), kind), Pictures(resize_mode=mode))
+        found = ready(encode(gradient(*size), kind), ImageOptions(resize_mode=mode))
         assert found.size == ((1, 1) if mode == "center_crop" else size)
 
 
@@ -296,7 +296,7 @@ def test_quality_is_the_setting() -> None:
     data = encode(gradient(500, 300), "PNG")
     sizes = []
     for quality in (30, 95):
-        image = prepare(data, Pictures(jpeg_quality=quality))
+        image = prepare(data, ImageOptions(jpeg_quality=quality))
         assert isinstance(image, Image)
         sizes.append(len(image.data))
     assert sizes[0] < sizes[1]

@@ -8,9 +8,9 @@ import aiohttp.web
 import pytest
 
 from capstan.chunks import find_chunks
-from capstan.ingest.config import Settings
+from capstan.ingest.config import IngestSettings
+from capstan.ingest.resources import PoolInfo
 from capstan.ingest.work import work
-from capstan.ingest.workplace import Crew
 from capstan.shards import read_outcomes
 from tests.ingest.conftest import write_chunk
 from tests.paths import ROOT
@@ -31,7 +31,7 @@ def test_a_named_test_is_there(file: str, name: str) -> None:
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_each_kind_of_redirect_is_followed(
-    settings: Settings, pictures: dict[str, bytes], status: int
+    settings: IngestSettings, pictures: dict[str, bytes], status: int
 ) -> None:
     async def answer(request: aiohttp.web.Request) -> aiohttp.web.Response:
         if request.path == "/old":
@@ -42,6 +42,6 @@ async def test_each_kind_of_redirect_is_followed(
     app.router.add_get("/{path:.*}", answer)
     async with aiohttp.test_utils.TestServer(app) as server:
         write_chunk(settings, "0", [("a", str(server.make_url("/old")))])
-        await work(find_chunks(settings.input), settings, Crew(), lambda _: None)
+        await work(find_chunks(settings.input), settings, PoolInfo(), lambda _: None)
         (row,) = read_outcomes(settings.output / "0.parquet").to_pylist()
         assert (row["reason"], row["final_url"]) == (None, str(server.make_url("/new")))

@@ -9,14 +9,14 @@ import PIL.Image
 import pytest
 
 from benchmarks.broken_pictures import mutants
-from capstan.ingest.config import Pictures
+from capstan.ingest.config import ImageOptions
 from capstan.ingest.decode.images import ORIENTATION, prepare, prepare_undecoded
 from capstan.records import Failure, Image, Reason
 from tests.ingest.conftest import encode, gradient
 
-SMALL = Pictures(image_size=32)
-KEEP = Pictures(resize_mode="no")
-HEADER = Pictures(resize_mode="no", check="header")
+SMALL = ImageOptions(image_size=32)
+KEEP = ImageOptions(resize_mode="no")
+HEADER = ImageOptions(resize_mode="no", check="header")
 
 
 def test_by_its_header_a_jpeg_is_kept_undecoded() -> None:
@@ -67,7 +67,7 @@ def test_what_a_header_refuses() -> None:
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 @pytest.mark.parametrize("pictures", [SMALL, KEEP, HEADER])
-def test_damaged_files_end_as_a_picture_or_a_reason(pictures: Pictures) -> None:
+def test_damaged_files_end_as_a_picture_or_a_reason(pictures: ImageOptions) -> None:
     """`python -m benchmarks.pictures hostile` does this with thousands."""
     found = Counter[str]()
     for name, data in mutants(600, random.Random(1)):

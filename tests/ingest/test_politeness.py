@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from capstan.testing import politeness
-from capstan.testing.politeness import Log, most_at_once, too_early, violations
+from capstan.testing.politeness import RequestLog, most_at_once, too_early, violations
 
 Line = tuple[int, int, int]  # began, how long it took, the wait that was asked for
 lines = st.lists(st.tuples(st.integers(0, 50), st.integers(0, 9), st.integers(0, 20)), max_size=30)
@@ -36,7 +36,7 @@ def test_too_early_is_what_comparing_all_pairs_finds(requests: list[Line]) -> No
 
 
 def write(path: Path) -> Path:
-    log = Log()
+    log = RequestLog()
     for now, host, wait in ((1.0, 0, 5.0), (3.0, 0, 0.0), (1.0, 1, 0.0), (1.5, 1, 0.0)):
         number = log.begin(now, host, "/none/cat.jpg", 1)
         log.answer(number, 429 if wait else 200, now + wait if wait else 0.0)
@@ -68,5 +68,5 @@ def test_the_command_fails_where_there_are_violations(
 
 
 def test_an_empty_log(tmp_path: Path) -> None:
-    Log().write(tmp_path / "log.parquet", ["nobody"], 1.0)
+    RequestLog().write(tmp_path / "log.parquet", ["nobody"], 1.0)
     assert violations(tmp_path / "log.parquet", 1) == []

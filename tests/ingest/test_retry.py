@@ -4,15 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from capstan.ingest.config import Patience
+from capstan.ingest.config import RetryPolicy
 from capstan.ingest.http.fetch import parse_retry_after
-from capstan.ingest.scheduling.host import MAY_PASS
-from capstan.ingest.scheduling.retry import Attempt, may_pass, pause_before_next, policy
+from capstan.ingest.scheduling.host import RETRYABLE
+from capstan.ingest.scheduling.retry import Attempt, is_retryable, pause_before_next, policy
 from capstan.records import Answer, Failure, Image, Reason
 
 PICTURE = Image(b"", 1, 1, 1, 1, "")
 PATIENCE = st.builds(
-    Patience,
+    RetryPolicy,
     attempts=st.integers(1, 6),
     deadline=st.floats(0.1, 300),
     first_wait=st.floats(0, 10),
@@ -33,7 +33,7 @@ class Row:
         result = PICTURE if reason is None else Failure(reason)
         return Attempt(Answer(attempts=len(self.waits)), result, asked, self.now)
 
-    def run(self, patience: Patience) -> Attempt:
+    def run(self, patience: RetryPolicy) -> Attempt:
         rules = policy(patience)
         while (wait := pause_before_next(rules, last := self.attempt())) is not None:
             self.waits.append(wait)
@@ -54,14 +54,14 @@ class Row:
     ),
 )
 def test_the_policy_holds(
-    patience: Patience, plan: list[tuple[Reason | None, float | None, float]]
+    patience: RetryPolicy, plan: list[tuple[Reason | None, float | None, float]]
 ) -> None:
     row = Row(plan)
     last = row.run(patience)
 
     used = plan[: last.answer.attempts]
     assert len(used) == len(row.waits) <= patience.attempts
-    assert all(reason in MAY_PASS for reason, _, _ in used[:-1])
+    assert all(reason in RETRYABLE for reason, _, _ in used[:-1])
     assert all(start < patience.deadline for start in row.starts)
     for (_, asked, _), wait in zip(used, row.waits[1:], strict=False):
         if asked is not None:
@@ -70,7 +70,7 @@ def test_the_policy_holds(
             assert 0 <= wait <= patience.longest_wait + patience.first_wait
     stopped = (
         last.answer.attempts == patience.attempts
-        or not may_pass(last)
+        or not is_retryable(last)
         or last.seconds + patience.longest_wait + patience.first_wait >= patience.deadline
         or last.retry_after is not None
     )
@@ -80,18 +80,18 @@ def test_the_policy_holds(
 @pytest.mark.parametrize("reason", Reason)
 def test_hopeless_rows_are_not_tried_again(reason: Reason) -> None:
     row = Row([(reason, None, 0.0)] * 3)
-    assert row.run(Patience()).answer.attempts == (3 if reason in MAY_PASS else 1)
+    assert row.run(RetryPolicy()).answer.attempts == (3 if reason in RETRYABLE else 1)
 
 
 def test_a_host_that_asks_for_too_long_a_wait_is_not_asked_again() -> None:
     row = Row([(Reason.RATE_LIMITED, 86_400.0, 0.0)] * 3)
-    assert row.run(Patience(deadline=60)).answer.attempts == 1
+    assert row.run(RetryPolicy(deadline=60)).answer.attempts == 1
     assert row.waits == [0.0]
 
 
 def test_waits_grow() -> None:
     row = Row([(Reason.TIMEOUT, None, 0.0)] * 5)
-    row.run(Patience(attempts=5, first_wait=1.0, longest_wait=5.0))
+    row.run(RetryPolicy(attempts=5, first_wait=1.0, longest_wait=5.0))
     for wait, least in zip(row.waits[1:], [1.0, 2.0, 4.0, 5.0], strict=True):
         assert least <= wait <= least + 1.0
 

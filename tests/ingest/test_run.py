@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from capstan.chunks import find_chunks
-from capstan.ingest.config import Settings
+from capstan.ingest.config import IngestSettings
+from capstan.ingest.journal import Journal
 from capstan.ingest.sink import IMAGE_SHARDS
-from capstan.ingest.spool import Spool
 from capstan.testing.web import Fault, Web
 from tests.children import workers_of
 from tests.ingest.conftest import (
@@ -25,13 +25,13 @@ from tests.ingest.conftest import (
 FLAGS = ["--allow-private", "--first-wait", "0"]
 
 
-def command(settings: Settings, *more: str) -> list[str]:
+def command(settings: IngestSettings, *more: str) -> list[str]:
     places = ["--input", str(settings.input), "--output", str(settings.output)]
     return ["ingest", *places, *FLAGS, *more]
 
 
 def test_a_run_says_what_it_did_and_does_nothing_twice(
-    web: Web, settings: Settings, capstan: Capstan
+    web: Web, settings: IngestSettings, capstan: Capstan
 ) -> None:
     for chunk in range(3):
         write_chunk(settings, f"cc.tsv/{chunk}", [*all_faults(web), ("more", web.url("tall.png"))])
@@ -55,13 +55,13 @@ def test_a_run_says_what_it_did_and_does_nothing_twice(
     assert (files(settings.output), len(web.log)) == (before, asked)
 
 
-def start(settings: Settings, *more: str) -> subprocess.Popen[str]:
+def start(settings: IngestSettings, *more: str) -> subprocess.Popen[str]:
     words = capstan_command(*command(settings, *more))
     return subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
 
 
 def test_a_killed_run_goes_on_from_the_rows_it_had(
-    web: Web, settings: Settings, capstan: Capstan
+    web: Web, settings: IngestSettings, capstan: Capstan
 ) -> None:
     rows = [("a", web.url("wide.jpg", row=row)) for row in range(30)]
     stalled = ("late", web.url("tall.png", Fault.STALLED))
@@ -74,8 +74,8 @@ def test_a_killed_run_goes_on_from_the_rows_it_had(
     assert not Path(f"/proc/{child}").exists() or "Z" in Path(f"/proc/{child}/stat").read_text()
     (chunk,) = find_chunks(settings.input)
     made_with = settings.identity(chunk.sha256)
-    with Spool(settings.output / ".spool" / chunk.name, made_with, IMAGE_SHARDS.frame) as spool:
-        finished = [row for row in range(31) if row in spool]
+    with Journal(settings.output / ".spool" / chunk.name, made_with, IMAGE_SHARDS.frame) as journal:
+        finished = [row for row in range(31) if row in journal]
     assert len(finished) >= 20  # of 25 asked for, 4 were in flight
     assert not (settings.output / "cc.tsv/0.tar").exists()
 
@@ -94,7 +94,7 @@ def test_a_killed_run_goes_on_from_the_rows_it_had(
 
 
 def test_a_process_that_dies_fails_the_run_and_can_be_taken_up(
-    web: Web, settings: Settings
+    web: Web, settings: IngestSettings
 ) -> None:
     write_chunk(settings, "0", [("a", web.url("wide.jpg", Fault.STALLED))])
     with start(settings) as running:
@@ -107,7 +107,7 @@ def test_a_process_that_dies_fails_the_run_and_can_be_taken_up(
     assert "Traceback" not in said
 
 
-def test_an_interrupted_run_says_how_to_go_on(web: Web, settings: Settings) -> None:
+def test_an_interrupted_run_says_how_to_go_on(web: Web, settings: IngestSettings) -> None:
     write_chunk(settings, "0", [("a", web.url("wide.jpg", Fault.STALLED))])
     with start(settings) as running:
         web.wait_for(1)
@@ -121,7 +121,7 @@ def test_an_interrupted_run_says_how_to_go_on(web: Web, settings: Settings) -> N
 
 
 def test_a_terminated_run_lets_go_on_what_is_out_and_begins_nothing(
-    web: Web, settings: Settings, capstan: Capstan
+    web: Web, settings: IngestSettings, capstan: Capstan
 ) -> None:
     rows = [("a", web.url("wide.jpg", Fault.STALLED, row)) for row in range(30)]
     write_chunk(settings, "0", rows)

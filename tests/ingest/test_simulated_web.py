@@ -19,21 +19,21 @@ from capstan.errors import CapstanError, SettingError
 from capstan.testing.politeness import treatments, violations
 from capstan.testing.replies import Fault
 from capstan.testing.simulated_web import SimulatedWeb, raise_file_limit
-from capstan.testing.virtual_hosts import Host, RateLimit, latency
+from capstan.testing.virtual_hosts import RateLimit, VirtualHost, latency
 
 BODY = b"picture" * 100
 PICTURES = {"cat.jpg": BODY}
 HOSTS = [
-    Host("plain.example"),
-    Host("dead.example", fault=Fault.STALLED),
-    Host("tar.example", bandwidth=100.0),
-    Host("reset.example", fault=Fault.RESET),
-    Host("broken.example", fault=Fault.BROKEN),
-    Host("gone.example", listens=False),
-    Host("one-shot.example", keep_alive=False),
-    Host("tls.example", tls=True),
-    Host("robots.example", robots="User-agent: *\nDisallow: /\n"),
-    Host("moved.example", moved_to="http://elsewhere.example"),
+    VirtualHost("plain.example"),
+    VirtualHost("dead.example", fault=Fault.STALLED),
+    VirtualHost("tar.example", bandwidth=100.0),
+    VirtualHost("reset.example", fault=Fault.RESET),
+    VirtualHost("broken.example", fault=Fault.BROKEN),
+    VirtualHost("gone.example", listens=False),
+    VirtualHost("one-shot.example", keep_alive=False),
+    VirtualHost("tls.example", tls=True),
+    VirtualHost("robots.example", robots="User-agent: *\nDisallow: /\n"),
+    VirtualHost("moved.example", moved_to="http://elsewhere.example"),
 ]
 
 
@@ -88,7 +88,7 @@ async def test_a_slow_body_is_whole_for_a_client_that_leaves_with_its_last_byte(
     tmp_path: Path,
 ) -> None:
     log = tmp_path / "log.parquet"
-    with SimulatedWeb([Host("host.example", bandwidth=10_000.0)], log, PICTURES) as web:
+    with SimulatedWeb([VirtualHost("host.example", bandwidth=10_000.0)], log, PICTURES) as web:
         began = time.monotonic()
         assert await read(web.url("host.example", "cat.jpg")) == (200, BODY)
         assert time.monotonic() - began > 0.06  # 700 bytes
@@ -140,7 +140,7 @@ async def test_tls_by_a_certificate_of_its_own(web: SimulatedWeb) -> None:
 @pytest.mark.parametrize("as_date", [False, True])
 async def test_a_rate_limit_answers_429_and_says_how_long_to_wait(as_date: bool) -> None:
     limit = RateLimit(2, retry_after=30.0, as_date=as_date)
-    with SimulatedWeb([Host("busy.example", limit=limit)], pictures=PICTURES) as web:
+    with SimulatedWeb([VirtualHost("busy.example", limit=limit)], pictures=PICTURES) as web:
         async with aiohttp.ClientSession() as session:
             said = []
             for row in range(5):  # within two seconds: at most four are allowed
@@ -161,9 +161,9 @@ async def test_a_rate_limit_answers_429_and_says_how_long_to_wait(as_date: bool)
 async def test_the_log_sees_a_client_that_does_not_behave(tmp_path: Path) -> None:
     log = tmp_path / "log.parquet"
     hosts = [
-        Host("slow.example", latency=0.2),
-        Host("busy.example", limit=RateLimit(0, 30.0)),
-        Host("fine.example"),
+        VirtualHost("slow.example", latency=0.2),
+        VirtualHost("busy.example", limit=RateLimit(0, 30.0)),
+        VirtualHost("fine.example"),
     ]
     with SimulatedWeb(hosts, log, PICTURES) as web:
         slow = [read(web.url("slow.example", "cat.jpg", row=row)) for row in range(4)]
@@ -180,7 +180,7 @@ async def test_the_log_sees_a_client_that_does_not_behave(tmp_path: Path) -> Non
 
 async def test_faults_that_pass_do_so_by_address_and_are_told_to_the_log(tmp_path: Path) -> None:
     log = tmp_path / "log.parquet"
-    with SimulatedWeb([Host("host.example")], log, PICTURES) as web:
+    with SimulatedWeb([VirtualHost("host.example")], log, PICTURES) as web:
         for row in (1, 2):
             url = web.url("host.example", "cat.jpg", Fault.BUSY, row)
             assert [(await read(url))[0] for _ in range(3)] == [429, 200, 200]
@@ -192,7 +192,7 @@ async def test_faults_that_pass_do_so_by_address_and_are_told_to_the_log(tmp_pat
 @pytest.mark.parametrize("victim", ["client", "web"])
 async def test_the_log_is_written_also_when_one_side_is_killed(tmp_path: Path, victim: str) -> None:
     log = tmp_path / "log.parquet"
-    with SimulatedWeb([Host("dead.example", fault=Fault.STALLED)], log, PICTURES) as web:
+    with SimulatedWeb([VirtualHost("dead.example", fault=Fault.STALLED)], log, PICTURES) as web:
         asking = asyncio.create_task(read(web.url("dead.example", "cat.jpg")))
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(asyncio.shield(asking), 0.1)
@@ -208,7 +208,7 @@ async def test_the_log_is_written_also_when_one_side_is_killed(tmp_path: Path, v
 
 
 async def test_a_thousand_hosts() -> None:
-    hosts = [Host(f"host-{number}.example") for number in range(1_000)]
+    hosts = [VirtualHost(f"host-{number}.example") for number in range(1_000)]
     with SimulatedWeb(hosts, pictures=PICTURES) as web:
         assert len(set(web.addresses.values())) == 1_000
         for number in (0, 255, 256, 999):
@@ -217,11 +217,11 @@ async def test_a_thousand_hosts() -> None:
 
 def test_what_it_cannot_do_is_said() -> None:
     with pytest.raises(SettingError, match="needs a log"):
-        SimulatedWeb([Host("tls.example", tls=True)])
+        SimulatedWeb([VirtualHost("tls.example", tls=True)])
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with pytest.raises(SettingError, match=f"{hard:,} hosts need more open files"):
         raise_file_limit(hard)
-    web = SimulatedWeb([Host("host.example")], pictures=PICTURES)
+    web = SimulatedWeb([VirtualHost("host.example")], pictures=PICTURES)
     with (
         socket.create_server((web.addresses["host.example"], web.port)),
         pytest.raises(CapstanError, match=r"did not start: .*in use"),
@@ -231,13 +231,13 @@ def test_what_it_cannot_do_is_said() -> None:
 
 @given(st.text(), st.integers(0, 9))
 def test_latency_depends_on_seed_host_and_path_alone(path: str, seed: int) -> None:
-    host = Host("host.example", latency=0.2, spread=1.0)
+    host = VirtualHost("host.example", latency=0.2, spread=1.0)
     assert latency(host, seed, path) == latency(host, seed, path) > 0
-    assert latency(Host("flat.example", latency=0.2), seed, path) == 0.2
+    assert latency(VirtualHost("flat.example", latency=0.2), seed, path) == 0.2
 
 
 def test_latency_has_the_median_and_the_spread_that_were_asked_for() -> None:
-    host = Host("host.example", latency=0.2, spread=1.0)
+    host = VirtualHost("host.example", latency=0.2, spread=1.0)
     drawn = sorted(latency(host, 0, f"/none/cat.jpg?row={row}") for row in range(2_000))
     assert 0.18 < drawn[1_000] < 0.22
     assert 2.3 < drawn[1_682] / drawn[1_000] < 3.2  # e, one sigma up

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from capstan.ingest import statistics as module
-from capstan.ingest.config import Settings
+from capstan.ingest.config import IngestSettings
 from capstan.ingest.run import ingest
-from capstan.ingest.statistics import Latencies, Statistics
+from capstan.ingest.statistics import Latencies, RowStatistics
 from capstan.records import Answer, Failure, Reason
 from capstan.testing.web import Fault, Web
 from tests.ingest.conftest import files, write_chunk
@@ -31,9 +31,9 @@ def test_nothing_has_no_percentiles() -> None:
 
 def test_few_hosts_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST_HOSTS", 2)
-    total = Statistics()
+    total = RowStatistics()
     for name, rows in (("a", 1), ("b", 5), ("c", 2), ("d", 3), ("e", 4)):
-        one = Statistics()
+        one = RowStatistics()
         for _ in range(rows):
             one.note(name, Answer(200, 1, 10), Failure(Reason.EMPTY_BODY), 0.1)
         total.add(one)
@@ -41,7 +41,7 @@ def test_few_hosts_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     assert total.numbers()["rows"] == 15  # of the hosts that were dropped, too
 
 
-def test_a_run_says_what_it_saw(web: Web, settings: Settings, tmp_path: Path) -> None:
+def test_a_run_says_what_it_saw(web: Web, settings: IngestSettings, tmp_path: Path) -> None:
     faults = [Fault.NONE, Fault.NOT_FOUND, Fault.FLAKY, Fault.REDIRECT]
     for chunk in range(2):
         rows = [(f"{fault}", web.url("wide.jpg", fault, chunk)) for fault in faults]

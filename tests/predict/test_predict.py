@@ -11,8 +11,8 @@ import pytest
 
 from capstan.errors import SettingError
 from capstan.files import sha256_file
-from capstan.ingest.config import Web as WebSettings
-from capstan.predict.captions import Predictor, Settings
+from capstan.ingest.config import HttpOptions as WebSettings
+from capstan.predict.captions import Predictor, PredictSettings
 from capstan.predict.run import predict, predict_folder, print_captions
 from capstan.testing.web import Fault, Web
 from tests.commands import command_line, run_here
@@ -62,7 +62,8 @@ def test_pictures_by_hand(model: Path, pictures: Path) -> None:
 def test_captions_do_not_depend_on_the_batch(model: Path, pictures: Path) -> None:
     files = [pictures / "holiday" / f"{index}.png" for index in range(3)]
     one, many = (
-        list(predict(Predictor(Settings(model, batch_size=size)), files, WEB)) for size in (1, 3)
+        list(predict(Predictor(PredictSettings(model, batch_size=size)), files, WEB))
+        for size in (1, 3)
     )
     for alone, together in zip(one, many, strict=True):
         assert alone.captions[0].text == together.captions[0].text
@@ -72,7 +73,7 @@ def test_alternatives(
     model: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (pictures / "holiday" / "notes.txt").unlink()
-    settings = Settings(model, top=2, search={"beam": 4, "length_penalty": 0.0})
+    settings = PredictSettings(model, top=2, search={"beam": 4, "length_penalty": 0.0})
     predict_folder(settings, pictures, tmp_path / "out")
     capsys.readouterr()
     print_captions(settings, [str(pictures)], WEB, as_json=False)
@@ -118,7 +119,7 @@ def test_json_lines_of_files_and_urls(model: Path, pictures: Path) -> None:
 
 def test_private_addresses_are_not_asked(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with Web({"a.png": png(0)}) as web:
-        print_captions(Settings(model), [web.url("a.png")], WEB, as_json=True)
+        print_captions(PredictSettings(model), [web.url("a.png")], WEB, as_json=True)
         assert web.log == []
     assert json.loads(capsys.readouterr().out)["reason"] == "forbidden_address"
 
@@ -141,14 +142,14 @@ def test_many_pictures_have_a_progress_bar_on_a_terminal(model: Path, pictures: 
 
 def test_more_captions_than_the_beam_is_wide(model: Path) -> None:
     with pytest.raises(SettingError, match=r"--top 4: a beam of 3 .*; give --beam 4 too"):
-        Predictor(Settings(model, top=4))
+        Predictor(PredictSettings(model, top=4))
     with pytest.raises(SettingError, match="--top 2: a beam of 1 finds no more than 1 caption;"):
-        Predictor(Settings(model, top=2, search={"beam": 1}))
+        Predictor(PredictSettings(model, top=2, search={"beam": 1}))
 
 
 def test_features_of_another_extractor_are_refused(model: Path) -> None:
     with pytest.raises(SettingError, match=r"is not what .* was trained with"):
-        Predictor(Settings(model, weights="random:4"))
+        Predictor(PredictSettings(model, weights="random:4"))
 
 
 def test_weights_that_were_a_file_must_be_named(model: Path, tmp_path: Path) -> None:
@@ -158,7 +159,7 @@ def test_weights_that_were_a_file_must_be_named(model: Path, tmp_path: Path) -> 
     description["extractor"]["weights"] = "mine.weights.h5"
     (copy / "model.json").write_text(json.dumps(description))
     with pytest.raises(SettingError, match=r"mine\.weights\.h5 .*; name that file with --weights"):
-        Predictor(Settings(copy))
+        Predictor(PredictSettings(copy))
 
 
 @pytest.mark.parametrize(

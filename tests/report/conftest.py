@@ -15,7 +15,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from capstan import feature_shards, records, shards
-from capstan.ingest.statistics import RunStatistics, Statistics
+from capstan.ingest.statistics import RowStatistics, RunStatistics
 from capstan.records import Answer, Extractor, Failure, Feature, Outcome, Reason, Row
 from capstan.schemas import EXAMPLE_SCHEMA
 from tests.ingest.conftest import pictures, settings, web
@@ -309,7 +309,7 @@ def write_statistics(directory: Path, hosts: Mapping[str, tuple[int, int]]) -> N
 
     Rows without a picture got a 404 at the second attempt, and waited 2 s instead of 100 ms.
     """
-    run, seen = RunStatistics(), Statistics()
+    run, seen = RunStatistics(), RowStatistics()
     for host, (rows, images) in hosts.items():
         for row in range(rows):
             if row < images:

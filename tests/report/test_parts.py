@@ -17,7 +17,7 @@ from capstan.report.pictures import SIDE, plain, read_new_pictures, stored_pictu
 from capstan.report.rows import (
     NO_HOST,
     WORDS,
-    Rows,
+    RowCounts,
     by_host,
     by_reason,
     funnel,
@@ -74,14 +74,14 @@ def test_funnel_adds_up(make_run: MakeRun) -> None:
     ],
 )
 def test_host_of_an_address(url: str | None, host: str) -> None:
-    rows = Rows()
+    rows = RowCounts()
     rows.add(outcomes([(url, "dns")]))
     assert [line.name for line in by_host(rows)] == [host]
 
 
 @given(st.lists(st.tuples(st.text() | st.none(), st.sampled_from([None, *Reason]))))
 def test_no_row_is_lost_whatever_its_address(ends: list[tuple[str | None, str | None]]) -> None:
-    rows = Rows()
+    rows = RowCounts()
     rows.add(outcomes(ends))
     assert rows.total == len(ends) == rows.hosts.total()
     assert rows.reasons.total() == sum(count.total() for count in rows.failures.values())

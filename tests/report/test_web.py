@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from capstan.cli import main
 from capstan.errors import CapstanError, DataError, SettingError
 from capstan.files import write_table
-from capstan.ingest.config import Settings
+from capstan.ingest.config import IngestSettings
 from capstan.ingest.run import ingest
 from capstan.ingest.statistics import RunStatistics
 from capstan.report.charts import BINS, BOX, rate_chart
@@ -37,7 +37,9 @@ def words(page: Audit) -> str:
     return " ".join(page.text.split())
 
 
-def test_a_real_run_is_told_with_its_numbers(web: Web, settings: Settings, tmp_path: Path) -> None:
+def test_a_real_run_is_told_with_its_numbers(
+    web: Web, settings: IngestSettings, tmp_path: Path
+) -> None:
     faults = [Fault.NONE, Fault.NOT_FOUND, Fault.FLAKY, Fault.REDIRECT]
     for chunk in range(2):
         rows = [(f"{fault}", web.url("wide.jpg", fault, chunk)) for fault in faults]

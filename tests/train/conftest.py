@@ -10,7 +10,7 @@ import pytest
 
 from capstan.feature_shards import write_feature_shard
 from capstan.records import Extractor, Feature, row_key
-from capstan.train.consolidate import Folders, Settings, consolidate
+from capstan.train.consolidate import ConsolidateFolders, ConsolidateSettings, consolidate
 
 COLOURS = ("red", "green", "blue", "black")
 SHAPES = ("circle", "square", "star")
@@ -24,9 +24,11 @@ class World:
     root: Path
 
     @property
-    def folders(self) -> Folders:
+    def folders(self) -> ConsolidateFolders:
         features = self.root / "features"
-        return Folders(self.root / "rawdata", features, features, self.root / "consolidated")
+        return ConsolidateFolders(
+            self.root / "rawdata", features, features, self.root / "consolidated"
+        )
 
     def add_chunk(
         self,
@@ -58,8 +60,8 @@ class World:
         ]
         self.add_chunk(chunk, lines, entries, vectors, extractor)
 
-    def consolidate(self, settings: Settings | None = None) -> Path:
-        consolidate(self.folders, settings or Settings())
+    def consolidate(self, settings: ConsolidateSettings | None = None) -> Path:
+        consolidate(self.folders, settings or ConsolidateSettings())
         return self.folders.output
 
 
@@ -74,7 +76,7 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     world = World(tmp_path_factory.mktemp("shapes"))
     world.add_shapes("shapes.tsv/0000000000000000", 200)
     world.add_shapes("shapes.tsv/0000000000000001", 100)
-    return world.consolidate(Settings(validation_share=0.1, test_share=0.1))
+    return world.consolidate(ConsolidateSettings(validation_share=0.1, test_share=0.1))
 
 
 Capstan = Callable[..., int]

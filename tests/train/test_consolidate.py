@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from capstan.errors import DataError, SettingError
 from capstan.feature_shards import read_training_shard
 from capstan.records import Feature, Reason, row_key
-from capstan.train.consolidate import Settings, consolidate, read_captions
+from capstan.train.consolidate import ConsolidateSettings, consolidate, read_captions
 
 CHUNK = "cc.tsv/0000000000000000"
 
@@ -31,7 +31,7 @@ def add_odd_chunk(world: Any) -> None:
 
 def test_rows_join_by_key(world: Any) -> None:
     add_odd_chunk(world)
-    counts = consolidate(world.folders, Settings())
+    counts = consolidate(world.folders, ConsolidateSettings())
     shard = read_training_shard(world.folders.output / f"{CHUNK}.parquet")
     assert [
         (row["key"], row["row"], row["caption"], row["cleaned"])
@@ -67,7 +67,10 @@ def test_vectors_are_linked_and_never_read(world: Any, tmp_path: Path) -> None:
     (vectors / CHUNK).parent.mkdir(parents=True)
     (vectors / f"{CHUNK}.npy").touch()  # empty, as Pachyderm gives it with empty_files
     folders = world.folders
-    consolidate(type(folders)(folders.input, folders.features, vectors, folders.output), Settings())
+    consolidate(
+        type(folders)(folders.input, folders.features, vectors, folders.output),
+        ConsolidateSettings(),
+    )
     link = folders.output / f"{CHUNK}.npy"
     assert link.readlink() == vectors / f"{CHUNK}.npy"
     assert link.readlink().is_absolute()
@@ -76,8 +79,8 @@ def test_vectors_are_linked_and_never_read(world: Any, tmp_path: Path) -> None:
 @given(st.binary(), st.floats(0, 0.4), st.floats(0, 0.4))
 def test_split_depends_on_the_picture_only(data: bytes, validation: float, test: float) -> None:
     sha256 = hashlib.sha256(data).hexdigest()
-    settings = Settings("tutorial", validation, test)
-    assert settings.split(sha256) == Settings("standard", validation, test).split(sha256)
+    settings = ConsolidateSettings("tutorial", validation, test)
+    assert settings.split(sha256) == ConsolidateSettings("standard", validation, test).split(sha256)
     assert settings.split(sha256) in ("train", "validation", "test")
 
 
@@ -86,7 +89,7 @@ def test_a_picture_under_several_captions_lies_in_one_split(world: Any) -> None:
     lines = [f"words {i}\thttp://x/{i}\n".encode() for i in range(200)]
     features = [Feature(row_key(CHUNK, i), sha, i % 20) for i, sha in enumerate(shas)]
     world.add_chunk(CHUNK, lines, features, np.eye(20))
-    world.consolidate(Settings(validation_share=0.3, test_share=0.3))
+    world.consolidate(ConsolidateSettings(validation_share=0.3, test_share=0.3))
     rows = read_training_shard(world.folders.output / f"{CHUNK}.parquet").examples.to_pylist()
     splits = {sha: {row["split"] for row in rows if row["sha256"] == sha} for sha in shas}
     assert all(len(found) == 1 for found in splits.values())
@@ -94,7 +97,7 @@ def test_a_picture_under_several_captions_lies_in_one_split(world: Any) -> None:
 
 
 def test_shares_are_kept() -> None:
-    settings = Settings(validation_share=0.1, test_share=0.2)
+    settings = ConsolidateSettings(validation_share=0.1, test_share=0.2)
     splits = [settings.split(hashlib.sha256(str(i).encode()).hexdigest()) for i in range(5000)]
     assert abs(splits.count("validation") / 5000 - 0.1) < 0.02
     assert abs(splits.count("test") / 5000 - 0.2) < 0.02
@@ -115,13 +118,13 @@ def test_chunks_can_be_assigned_as_a_whole(world: Any, capstan: Callable[..., in
 def test_unchanged_shards_are_skipped(world: Any) -> None:
     world.add_shapes("a.tsv/0000000000000000", 20)
     world.add_shapes("a.tsv/0000000000000001", 20)
-    assert consolidate(world.folders, Settings())["shards written"] == 2
-    assert consolidate(world.folders, Settings()) == {"shards unchanged": 2}
+    assert consolidate(world.folders, ConsolidateSettings())["shards written"] == 2
+    assert consolidate(world.folders, ConsolidateSettings()) == {"shards unchanged": 2}
     with (world.folders.input / "a.tsv/0000000000000001").open("ab") as file:
         file.write(b"one more\thttp://x\n")
-    again = consolidate(world.folders, Settings())
+    again = consolidate(world.folders, ConsolidateSettings())
     assert (again["shards written"], again["shards unchanged"]) == (1, 1)
-    assert consolidate(world.folders, Settings("tutorial"))["shards written"] == 2
+    assert consolidate(world.folders, ConsolidateSettings("tutorial"))["shards written"] == 2
 
 
 def test_a_damaged_shard_is_made_again(world: Any) -> None:

@@ -10,7 +10,7 @@ from capstan.errors import DataError, SettingError
 from capstan.feature_shards import read_training_shard
 from capstan.files import data_files
 from capstan.records import Feature, row_key
-from capstan.train.consolidate import SPLITS, Settings
+from capstan.train.consolidate import SPLITS, ConsolidateSettings
 from capstan.train.dataset import (
     Corpus,
     Examples,
@@ -125,7 +125,7 @@ def test_an_empty_share_is_a_row_that_adds_nothing(shapes: Path) -> None:
 def test_a_step_with_an_empty_share_changes_nothing(shapes: Path) -> None:
     from capstan.train.model import build_model
     from capstan.train.settings import PROFILES
-    from capstan.train.settings import Settings as Training
+    from capstan.train.settings import TrainSettings as Training
     from capstan.train.trainer import Trainer
 
     corpus = load_corpus(shapes)
@@ -213,7 +213,7 @@ def test_mixed_cleanings_are_refused(world: Any) -> None:
     world.add_shapes("b.tsv/0", 5)
     kept = world.folders.output / "a.tsv/0.parquet"
     before = kept.read_bytes()
-    world.consolidate(Settings("tutorial"))
+    world.consolidate(ConsolidateSettings("tutorial"))
     kept.write_bytes(before)
     with pytest.raises(DataError, match="one --cleaning"):
         load_corpus(world.folders.output)
@@ -239,4 +239,4 @@ def test_fingerprint_changes_with_the_data(world: Any) -> None:
     world.add_shapes("a.tsv/0", 5)
     first = fingerprint(world.consolidate())
     assert fingerprint(world.consolidate()) == first
-    assert fingerprint(world.consolidate(Settings("tutorial"))) != first
+    assert fingerprint(world.consolidate(ConsolidateSettings("tutorial"))) != first

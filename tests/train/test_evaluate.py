@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from capstan.errors import SettingError
 from capstan.records import Feature, row_key
 from capstan.train.card import model_card
-from capstan.train.consolidate import Settings as Division
+from capstan.train.consolidate import ConsolidateSettings as Division
 from capstan.train.dataset import Corpus, load_corpus
 from capstan.train.evaluate import Evaluation, _derangement, evaluate, write_evaluation
 from capstan.train.history import Epoch, History
 from capstan.train.search import Search
-from capstan.train.settings import PROFILES, Plan, Settings
+from capstan.train.settings import PROFILES, TrainingPlan, TrainSettings
 from capstan.train.vocabulary import build_vocabulary
 from tests.train.conftest import COLOURS, EXTRACTOR, SHAPES, World
 
@@ -184,7 +184,9 @@ def epoch(number: int, validation_loss: float | None) -> Epoch:
 def card(corpus: Corpus, evaluation: Evaluation, validated: bool = True) -> tuple[Any, str]:
     """Front matter and text of the card."""
     history = History([epoch(n, 3.0 - n / 10 if validated else None) for n in (1, 2, 3)], best=2)
-    plan = Plan(Path("model"), "small", PROFILES["small"], Settings(batch_size=77), "f" * 64)
+    plan = TrainingPlan(
+        Path("model"), "small", PROFILES["small"], TrainSettings(batch_size=77), "f" * 64
+    )
     text = model_card(plan, corpus, captioner(corpus), history, evaluation)
     start, front, body = text.split("---\n", 2)
     assert start == ""
@@ -239,7 +241,7 @@ def test_card_admits_what_was_missing(corpus: Corpus) -> None:
 def test_card_of_words_it_does_not_know(corpus: Corpus, seeing: Evaluation) -> None:
     known = captioner(corpus)
     known.vocabulary = build_vocabulary(corpus.column("cleaned"), 90, 100)  # few words
-    plan = Plan(Path("model"), "small", PROFILES["small"], Settings(), "f" * 64)
+    plan = TrainingPlan(Path("model"), "small", PROFILES["small"], TrainSettings(), "f" * 64)
     text = model_card(plan, corpus, known, History([epoch(1, None)], best=1), seeing)
     share = float(text.split("says no others; ")[1].split("%")[0])
     words = " ".join(corpus.select("test").column("cleaned").to_pylist()).split()

@@ -15,7 +15,7 @@ from pycocoevalcap.rouge.rouge import Rouge
 
 from capstan.train.bleu import WEIGHTS
 from capstan.train.rouge import rouge_l
-from capstan.train.scores import Judge, Scores, lengths
+from capstan.train.scores import CaptionScorer, Scores, lengths
 
 LIMIT = 40
 
@@ -43,7 +43,7 @@ SOME = [
 
 def score(pairs: Judged, limit: int = LIMIT) -> tuple[Scores, list[Any]]:
     captions, references = zip(*pairs, strict=True)
-    return Judge(references, limit).score(captions)
+    return CaptionScorer(references, limit).score(captions)
 
 
 def by_picture(pairs: Judged) -> tuple[dict[int, list[str]], dict[int, list[str]]]:
@@ -217,7 +217,7 @@ def test_every_figure_has_a_name() -> None:
 
 
 def test_best_constant() -> None:
-    judge = Judge(REFERENCES, LIMIT)
+    judge = CaptionScorer(REFERENCES, LIMIT)
     assert judge.best_constant(["x", "two dogs run on grass"]) == "two dogs run on grass"
 
 

@@ -30,12 +30,12 @@ from capstan.train.fit import fit
 from capstan.train.history import CHECKPOINTS, History, checkpoints, restore
 from capstan.train.losses import word_losses
 from capstan.train.model import arithmetic, build_model, decoder_states
-from capstan.train.settings import PROFILES, Architecture, Settings
+from capstan.train.settings import PROFILES, Architecture, TrainSettings
 from capstan.train.trainer import Trainer
 from capstan.train.vocabulary import Vocabulary, build_vocabulary
 
 TINY = Architecture(image=16, embedding=8, language=16, text=16, decoder=32, dropout=0.1)
-SETTINGS = Settings(
+SETTINGS = TrainSettings(
     epochs=4, batch_size=16, learning_rate=0.03, min_count=1, max_length=6, patience=9
 )
 
@@ -59,7 +59,7 @@ def vocabulary(corpus: Corpus) -> Vocabulary:
     return build_vocabulary(corpus.column("cleaned"), 1, 100)
 
 
-def make_trainer(corpus: Corpus, vocabulary: Vocabulary, settings: Settings) -> Trainer:
+def make_trainer(corpus: Corpus, vocabulary: Vocabulary, settings: TrainSettings) -> Trainer:
     keras.utils.set_random_seed(settings.seed)
     training = corpus.select("train")
     model = build_model(TINY, len(vocabulary), read_features(training))
@@ -433,7 +433,7 @@ def test_train_and_evaluate(
 
 
 def test_no_training_example(world: Any, tmp_path: Path, capstan: Callable[..., int]) -> None:
-    from capstan.train.consolidate import Settings as Division
+    from capstan.train.consolidate import ConsolidateSettings as Division
 
     world.add_shapes("dev.tsv/0", 5)
     source = world.consolidate(Division(assignments=(("*", "test"),)))

@@ -14,13 +14,13 @@ import numpy as np
 import tensorflow as tf
 
 from capstan.train.dataset import Examples, epoch_order, load_corpus, read_features
-from capstan.train.distribution import Group
+from capstan.train.distribution import WorkerGroup
 from capstan.train.model import build_model
-from capstan.train.settings import PROFILES, Settings
+from capstan.train.settings import PROFILES, TrainSettings
 from capstan.train.trainer import Trainer
 from capstan.train.vocabulary import build_vocabulary
 
-SETTINGS = Settings(batch_size=16, learning_rate=0.01, epochs=2, average=0.9, clip=0.5)
+SETTINGS = TrainSettings(batch_size=16, learning_rate=0.01, epochs=2, average=0.9, clip=0.5)
 
 
 def main() -> None:
@@ -33,7 +33,9 @@ def main() -> None:
     corpus = load_corpus(Path(sys.argv[1])).select("train")
     examples = Examples(corpus, build_vocabulary(corpus.pieces("cleaned"), 1, 100), 6)
     sample = read_features(corpus)
-    one, two = (trainer(group, 0.0, examples, sample) for group in (Group(), Group(strategy)))
+    one, two = (
+        trainer(group, 0.0, examples, sample) for group in (WorkerGroup(), WorkerGroup(strategy))
+    )
     order = epoch_order(examples.lengths, SETTINGS.batch_size, 0, 0)[:30]
     order.insert(3, order[0][:1])  # too few for both
     for batch in examples.batches(order):
@@ -42,14 +44,14 @@ def main() -> None:
         check_close(one.loss(*parts), two.loss(*parts))
     for ours, theirs in zip(one.variables, two.variables, strict=True):
         check_close(ours.numpy(), theirs.numpy())
-    check_seeds(trainer(Group(strategy), 0.5, examples, sample))
+    check_seeds(trainer(WorkerGroup(strategy), 0.5, examples, sample))
 
 
 def check_close(ours: Any, theirs: Any) -> None:
     np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
-def trainer(group: Group, dropout: float, examples: Examples, sample: np.ndarray) -> Trainer:
+def trainer(group: WorkerGroup, dropout: float, examples: Examples, sample: np.ndarray) -> Trainer:
     keras.utils.set_random_seed(0)
     network = replace(PROFILES["small"], dropout=dropout, state_dropout=dropout)
     with group.strategy.scope():

@@ -16,9 +16,9 @@ from capstan.deploy.jobset.jobset import (
     INDEX,
     INDEX_ANNOTATION,
     QUEUE_LABEL,
+    JobSetState,
     Json,
     Launch,
-    State,
     container_of,
     host_names,
     mounts,
@@ -213,28 +213,32 @@ def test_no_cluster(
 @pytest.mark.parametrize(
     ("status", "expected", "text"),
     [
-        ({}, State("starting"), "starting"),
-        ({"restarts": 1}, State("starting", 1), "starting, restarted once"),
+        ({}, JobSetState("starting"), "starting"),
+        ({"restarts": 1}, JobSetState("starting", 1), "starting, restarted once"),
         (
             {"restarts": 2, "replicatedJobsStatus": [{"name": "worker", "ready": 1}]},
-            State("running", 2),
+            JobSetState("running", 2),
             "running, restarted 2 times",
         ),
         (
             {"conditions": [{"type": "Suspended", "status": "True", "message": "m"}]},
-            State("queued"),
+            JobSetState("queued"),
             "queued",
         ),
-        ({"conditions": [{"type": "Suspended", "status": "False"}]}, State("starting"), "starting"),
-        ({"conditions": [{"type": "Completed", "status": "True"}]}, State("done"), "done"),
+        (
+            {"conditions": [{"type": "Suspended", "status": "False"}]},
+            JobSetState("starting"),
+            "starting",
+        ),
+        ({"conditions": [{"type": "Completed", "status": "True"}]}, JobSetState("done"), "done"),
         (
             {"conditions": [{"type": "Failed", "status": "True", "message": "m"}]},
-            State("failed", 0, "m"),
+            JobSetState("failed", 0, "m"),
             "failed: m",
         ),
     ],
 )
-def test_states(status: Json, expected: State, text: str) -> None:
+def test_states(status: Json, expected: JobSetState, text: str) -> None:
     state = state_of({"status": status})
     assert state == expected
     assert str(state) == text

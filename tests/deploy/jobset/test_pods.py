@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from capstan.deploy.jobset.jobset import ATTEMPT_LABEL, INDEX_ANNOTATION, Json
 from capstan.deploy.jobset.pods import (
     LONGEST,
-    Failure,
+    PodFailure,
     failure_of,
     has_begun,
     is_over,
@@ -99,11 +99,11 @@ def test_pods_that_did_not_fail_of_their_own() -> None:
 
 def test_the_first_that_was_not_another_doing_is_to_blame() -> None:
     last = [
-        Failure(0, 1, 75, "", "2026-01-01T00:00:01Z"),
-        Failure(1, 1, 137, "OOMKilled", "2026-01-01T00:00:03Z"),
-        Failure(2, 1, 1, "", "2026-01-01T00:00:04Z"),
+        PodFailure(0, 1, 75, "", "2026-01-01T00:00:01Z"),
+        PodFailure(1, 1, 137, "OOMKilled", "2026-01-01T00:00:03Z"),
+        PodFailure(2, 1, 1, "", "2026-01-01T00:00:04Z"),
     ]
-    earlier = Failure(3, 0, 1, "", "2026-01-01T00:00:00Z")
+    earlier = PodFailure(3, 0, 1, "", "2026-01-01T00:00:00Z")
     assert to_blame([earlier, *last]) == last[1]
     assert to_blame(last[:1]) == last[0]
     assert to_blame([]) is None

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from capstan.train.consolidate import Settings
+from capstan.train.consolidate import ConsolidateSettings
 from tests.deploy.jobset.conftest import Launcher, is_gone
 from tests.deploy.jobset.local_cluster import Cluster
 from tests.train.conftest import World
@@ -20,7 +20,7 @@ def test_two_workers_train_and_survive_a_loss(
 ) -> None:
     world = World(tmp_path / "world")
     world.add_shapes("shapes.tsv/0000000000000000", 200)
-    launcher.input = world.consolidate(Settings(validation_share=0.1, test_share=0.1))
+    launcher.input = world.consolidate(ConsolidateSettings(validation_share=0.1, test_share=0.1))
     with launcher.run(*COMMAND) as process:
         process.until("epoch 1:")
         cluster.kill("job", 1, "OOMKilled")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from capstan.errors import SettingError
 from capstan.pachyderm import connection
-from capstan.pachyderm.connection import Target, find, parse
+from capstan.pachyderm.connection import ServerTarget, find, parse
 from capstan.testing.pachd import Pachd
 from tests.deploy.pachyderm.conftest import Capstan
 
@@ -50,11 +50,11 @@ def configure(home: Path, contexts: dict[str, Any], active: str = "one") -> None
 
 
 def test_without_any_setting_it_is_where_pachctl_forwards_to() -> None:
-    assert find(flags(), {"HOME": "/nowhere"}) == Target("localhost", 30650)
+    assert find(flags(), {"HOME": "/nowhere"}) == ServerTarget("localhost", 30650)
 
 
 def test_the_active_context_of_pachctl(home: dict[str, str]) -> None:
-    expected = Target("pach.example", 443, True, PEM.encode(), "from-pachctl", "captions")
+    expected = ServerTarget("pach.example", 443, True, PEM.encode(), "from-pachctl", "captions")
     assert find(flags(), home) == expected
     assert "from-pachctl" not in repr(expected)
 
@@ -63,16 +63,16 @@ def test_in_a_worker_it_is_the_sidecar_and_the_pipelines_project(tmp_path: Path)
     """A spout's workers find such a file at /pachctl/config.json."""
     configure(tmp_path, {"default": {"pachd_address": "localhost:1653"}}, "default")
     environment = {"HOME": str(tmp_path), "PPS_PROJECT_NAME": "photos"}
-    assert find(flags(), environment) == Target("localhost", 1653, project="photos")
+    assert find(flags(), environment) == ServerTarget("localhost", 1653, project="photos")
 
 
 def test_another_context_or_file_is_named_by_the_environment(
     home: dict[str, str], tmp_path: Path
 ) -> None:
-    assert find(flags(), home | {"PACH_CONTEXT": "two"}) == Target("localhost", 30651)
+    assert find(flags(), home | {"PACH_CONTEXT": "two"}) == ServerTarget("localhost", 30651)
     other = tmp_path / "other.json"
     other.write_text('{"v2": {"active_context": "", "contexts": {}}}')
-    assert find(flags(), home | {"PACH_CONFIG": str(other)}) == Target("localhost", 30650)
+    assert find(flags(), home | {"PACH_CONFIG": str(other)}) == ServerTarget("localhost", 30650)
 
 
 def test_environment_goes_before_configuration_and_flags_before_both(
@@ -86,16 +86,18 @@ def test_environment_goes_before_configuration_and_flags_before_both(
         "CAPSTAN_PROJECT": "p",
         "PACH_CA_CERTS": str(tmp_path / "ca.pem"),
     }
-    found = Target("other.example", 30650, True, PEM.encode(), "of-environment", "p")
+    found = ServerTarget("other.example", 30650, True, PEM.encode(), "of-environment", "p")
     assert find(flags(), environment) == found
     words = ("--address", "1.2.3.4:5", "--project", "q", "--token-file", str(tmp_path / "token"))
     del environment["PACH_CA_CERTS"]
-    assert find(flags(*words), environment) == Target("1.2.3.4", 5, False, None, "of-a-file", "q")
+    assert find(flags(*words), environment) == ServerTarget(
+        "1.2.3.4", 5, False, None, "of-a-file", "q"
+    )
 
 
 def test_what_is_known_of_one_server_is_not_told_to_another(home: dict[str, str]) -> None:
     elsewhere = find(flags("--address", "grpcs://evil.example:443"), home)
-    assert elsewhere == Target("evil.example", 443, True)
+    assert elsewhere == ServerTarget("evil.example", 443, True)
     same = find(flags("--address", "https://pach.example:443"), home)
     assert (same.token, same.project) == ("from-pachctl", "captions")
 
@@ -122,7 +124,7 @@ def test_configurations_that_cannot_be_read(
     file.write_text(text)
     environment = {"PACH_CONFIG": str(file), **environment}
     if says is None:
-        assert find(flags(), environment) == Target("localhost", 30650)
+        assert find(flags(), environment) == ServerTarget("localhost", 30650)
         return
     with pytest.raises(SettingError, match=says):
         find(flags(), environment)

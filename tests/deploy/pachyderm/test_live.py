@@ -15,7 +15,7 @@ from capstan.deploy.specs.read import leaves, read_file
 from capstan.errors import CapstanError
 from capstan.pachyderm.commits import writable_head
 from capstan.pachyderm.connect import open_server
-from capstan.pachyderm.connection import Target, parse
+from capstan.pachyderm.connection import ServerTarget, parse
 from capstan.pachyderm.server import Change, Put, Server
 from tests.deploy.pachyderm.conftest import Capstan
 from tests.deploy.pachyderm.test_pipelines import GPUS, NAMES, edit, specs
@@ -48,7 +48,7 @@ def server() -> Iterator[Server]:
 
     client, project = Client.from_pachd_address(ADDRESS), pfs.Project(name=f"t{uuid.uuid4().hex}")
     client.pfs.create_project(project=project)
-    with open_server(Target(*parse(ADDRESS), project=project.name)) as server:
+    with open_server(ServerTarget(*parse(ADDRESS), project=project.name)) as server:
         yield server
     client.pps.delete_pipelines(projects=[project])
     client.pfs.delete_repos(projects=[project])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from capstan.chunks import cut
 from capstan.pachyderm.connect import open_server
-from capstan.pachyderm.connection import Target, parse
+from capstan.pachyderm.connection import ServerTarget, parse
 from capstan.pachyderm.server import Change, Put
 from capstan.testing.pachd import Pachd
 from tests.deploy.pachyderm.conftest import Capstan
@@ -34,8 +34,8 @@ def rawdata(pachd: Pachd) -> Pachd:
     return pachd
 
 
-def target(pachd: Pachd) -> Target:
-    return Target(*parse(pachd.address), project="photos")
+def target(pachd: Pachd) -> ServerTarget:
+    return ServerTarget(*parse(pachd.address), project="photos")
 
 
 def test_load_is_what_split_writes(rawdata: Pachd, capstan: Capstan, tsv: Path) -> None:

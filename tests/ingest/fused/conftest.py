@@ -14,21 +14,21 @@ from numpy.typing import NDArray
 
 from capstan.chunks import find_chunks
 from capstan.featurize.config import DIMENSIONS
-from capstan.ingest.config import Settings
+from capstan.ingest.config import IngestSettings
 from capstan.ingest.fused import serve
-from capstan.ingest.fused.config import Network
+from capstan.ingest.fused.config import NetworkOptions
 from capstan.ingest.fused.remote import RemoteExtractor
 from capstan.ingest.fused.sink import feature_sink
-from capstan.ingest.messages import Shard, Told
+from capstan.ingest.messages import ShardDone, Told
+from capstan.ingest.resources import PoolInfo
 from capstan.ingest.work import work
-from capstan.ingest.workplace import Crew
 from capstan.records import Extractor
 from tests.ingest.conftest import capstan, encode, gradient, settings, web
 
 __all__ = ["capstan", "settings", "web"]  # fixtures
 
 SIZE = 32
-NETWORK = Network(weights="random:3", feature_size=SIZE, batch_size=4)
+NETWORK = NetworkOptions(weights="random:3", feature_size=SIZE, batch_size=4)
 
 
 @pytest.fixture(scope="session")
@@ -90,12 +90,12 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-def fuse(settings: Settings, network: Network = NETWORK) -> list[str]:
+def fuse(settings: IngestSettings, network: NetworkOptions = NETWORK) -> list[str]:
     """Make what changed in this process; return the names of the chunks."""
     sink = feature_sink(network)
     said: list[Told] = []
     with Fake().serving(1) as (extractor,):
         share = replace(sink, extractor=extractor)
-        asyncio.run(work(find_chunks(settings.input), settings, Crew(), said.append, share))
-    done = (message for message in said if isinstance(message, Shard) and message.is_new)
+        asyncio.run(work(find_chunks(settings.input), settings, PoolInfo(), said.append, share))
+    done = (message for message in said if isinstance(message, ShardDone) and message.is_new)
     return sorted(shard.stats["chunk"] for shard in done)

@@ -6,12 +6,12 @@ import pytest
 
 from capstan.deploy.local.datums import datums, open_repo
 from capstan.deploy.specs.read import read_file
-from capstan.ingest.config import Settings
+from capstan.ingest.config import IngestSettings
 from capstan.report.rows import read_featurized, read_rows
 from capstan.report.run import Run
 from capstan.testing.web import Fault, Web
-from capstan.train.consolidate import Folders, consolidate
-from capstan.train.consolidate import Settings as Joining
+from capstan.train.consolidate import ConsolidateFolders, consolidate
+from capstan.train.consolidate import ConsolidateSettings as Joining
 from capstan.train.dataset import load_corpus
 from tests.ingest.conftest import write_chunk
 from tests.ingest.fused.conftest import Fake, fuse
@@ -19,7 +19,7 @@ from tests.paths import PIPELINES
 
 
 @pytest.fixture
-def fused(web: Web, settings: Settings) -> Path:
+def fused(web: Web, settings: IngestSettings) -> Path:
     """A folder of two chunks of four rows, of each of which one fails."""
     for chunk in ("cc.tsv/0", "cc.tsv/1"):
         good = [(f"picture {n}", web.url(f"{n}.jpg", row=n)) for n in range(3)]
@@ -28,8 +28,8 @@ def fused(web: Web, settings: Settings) -> Path:
     return settings.output
 
 
-def test_captions_are_joined_to_it(fused: Path, settings: Settings, tmp_path: Path) -> None:
-    folders = Folders(settings.input, fused, fused, tmp_path / "examples")
+def test_captions_are_joined_to_it(fused: Path, settings: IngestSettings, tmp_path: Path) -> None:
+    folders = ConsolidateFolders(settings.input, fused, fused, tmp_path / "examples")
     folders.output.mkdir()
     counts = consolidate(folders, Joining())
     assert (counts["joined"], counts["without features"]) == (6, 2)
@@ -38,7 +38,7 @@ def test_captions_are_joined_to_it(fused: Path, settings: Settings, tmp_path: Pa
     assert [len(array) for array in corpus.arrays] == [3, 3]
 
 
-def test_a_dry_run_joins_each_chunk_once(fused: Path, settings: Settings) -> None:
+def test_a_dry_run_joins_each_chunk_once(fused: Path, settings: IngestSettings) -> None:
     (spec,) = read_file(PIPELINES / "consolidate.json")
     assert spec.input is not None
     repos = {

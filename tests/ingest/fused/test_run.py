@@ -11,14 +11,14 @@ import pytest
 
 from capstan.chunks import find_chunks
 from capstan.feature_shards import open_features, read_feature_shard
-from capstan.ingest.config import Settings
+from capstan.ingest.config import IngestSettings
 from capstan.ingest.fused.sink import feature_sink
 from capstan.ingest.job import SPOOLS, identity
-from capstan.ingest.spool import Spool, bare
+from capstan.ingest.journal import Journal, no_envelope
 from capstan.shards import FUSED, OUTCOMES_SUFFIX, read_image_stats, read_outcomes
 from capstan.testing.web import Fault, Web
-from capstan.train.consolidate import Folders, consolidate
-from capstan.train.consolidate import Settings as Joining
+from capstan.train.consolidate import ConsolidateFolders, consolidate
+from capstan.train.consolidate import ConsolidateSettings as Joining
 from tests.children import workers_of
 from tests.commands import run_here
 from tests.ingest.conftest import (
@@ -36,12 +36,12 @@ FUSE = ["--featurize", *FEATURES, "--feature-size", str(SIZE), "--first-wait", "
 JFIF = b"\xff\xd8\xff\xe0\x00\x10JFIF"  # what a JPEG of Pillow's begins with
 
 
-def command(settings: Settings, *more: str) -> list[str]:
+def command(settings: IngestSettings, *more: str) -> list[str]:
     places = ["--input", str(settings.input), "--output", str(settings.output)]
     return ["ingest", *places, "--allow-private", *FUSE, *more]
 
 
-def in_two_steps(settings: Settings) -> tuple[Path, Path]:
+def in_two_steps(settings: IngestSettings) -> tuple[Path, Path]:
     """Image shards and feature shards of the same rows, by `capstan ingest` and `featurize`."""
     images, features = (settings.output.with_name(name) for name in ("images", "features"))
     work_here(replace(settings, output=images))
@@ -57,7 +57,11 @@ def jpegs_below(folder: Path) -> list[str]:
 
 
 def test_what_comes_out_is_what_two_steps_make(
-    web: Web, settings: Settings, capstan: Capstan, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    web: Web,
+    settings: IngestSettings,
+    capstan: Capstan,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     passing = {Fault.FLAKY}  # well for whoever comes second
     rows = [row for row in all_faults(web) if row[0] not in passing]
@@ -91,7 +95,9 @@ def test_what_comes_out_is_what_two_steps_make(
     again = capstan(*command(settings))
     assert "2 chunks: 2 unchanged, 0 done" in again.stderr
     assert (files(settings.output), len(web.log)) == (before, asked)
-    folders = Folders(settings.input, settings.output, settings.output, tmp_path / "examples")
+    folders = ConsolidateFolders(
+        settings.input, settings.output, settings.output, tmp_path / "examples"
+    )
     folders.output.mkdir()
     counts = consolidate(folders, Joining())
     assert counts["joined"] == len(rows) + 10 - failures
@@ -103,21 +109,23 @@ def has_ended(process: int) -> bool:
     return not status.exists() or "Z" in status.read_text()
 
 
-def start(settings: Settings, *more: str) -> subprocess.Popen[str]:
+def start(settings: IngestSettings, *more: str) -> subprocess.Popen[str]:
     words = capstan_command(*command(settings, "--processes", "1", *more))
     return subprocess.Popen(words, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
-def kept(settings: Settings) -> set[int]:
-    """The rows in the spool of the only chunk."""
+def kept(settings: IngestSettings) -> set[int]:
+    """The rows in the journal of the only chunk."""
     (chunk,) = find_chunks(settings.input)
     made_with = identity(chunk, settings, feature_sink(NETWORK))
-    with Spool(settings.output / SPOOLS / chunk.name, made_with, bare, hashed=False) as spool:
-        return {row for row in range(chunk.contents.rows) if row in spool}
+    with Journal(
+        settings.output / SPOOLS / chunk.name, made_with, no_envelope, hashed=False
+    ) as journal:
+        return {row for row in range(chunk.contents.rows) if row in journal}
 
 
 @pytest.fixture
-def rows(web: Web, settings: Settings) -> list[tuple[str, str]]:
+def rows(web: Web, settings: IngestSettings) -> list[tuple[str, str]]:
     """A chunk of many rows, of which one never answers until it is released."""
     answering = [("a", web.url(f"{n}.jpg", row=n)) for n in range(30)]
     stalled = ("late", web.url("tall.png", Fault.STALLED))
@@ -127,7 +135,7 @@ def rows(web: Web, settings: Settings) -> list[tuple[str, str]]:
 
 
 def test_a_run_killed_as_a_whole_and_then_in_its_extractor_goes_on(
-    web: Web, settings: Settings, capstan: Capstan, rows: list[tuple[str, str]]
+    web: Web, settings: IngestSettings, capstan: Capstan, rows: list[tuple[str, str]]
 ) -> None:
     with start(settings, "--in-flight", "4") as killed:
         web.wait_for(29)
@@ -162,7 +170,7 @@ def test_a_run_killed_as_a_whole_and_then_in_its_extractor_goes_on(
 
 
 def test_no_process_outlives_its_parent(
-    web: Web, settings: Settings, rows: list[tuple[str, str]]
+    web: Web, settings: IngestSettings, rows: list[tuple[str, str]]
 ) -> None:
     with start(settings) as killed:
         web.wait_for(len(rows))

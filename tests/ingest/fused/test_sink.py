@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from capstan.feature_shards import open_features, read_feature_shard
 from capstan.featurize.pictures import decode
-from capstan.ingest.config import Settings
+from capstan.ingest.config import IngestSettings
 from capstan.ingest.fused import remote
 from capstan.ingest.fused.sink import FeatureSink, feature_sink
 from capstan.records import Failure, Reason
@@ -23,7 +23,7 @@ PARTS = (".npy", ".parquet", "_outcomes.parquet", "_stats.json")
 
 
 def test_what_fails_to_decode_has_its_reason_and_no_vector(
-    web: Web, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    web: Web, settings: IngestSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers = count()
 
@@ -44,14 +44,14 @@ def test_what_fails_to_decode_has_its_reason_and_no_vector(
     assert [row.row for row in shard.rows] == list(range(len(vectors)))
 
 
-def test_a_chunk_without_a_picture_is_an_empty_shard(settings: Settings) -> None:
+def test_a_chunk_without_a_picture_is_an_empty_shard(settings: IngestSettings) -> None:
     write_chunk(settings, "0", [("a", "no url")])
     fuse(settings)
     assert np.load(settings.output / "0.npy").shape == (0, 2048)
     assert read_feature_shard(settings.output / "0.parquet").rows == []
 
 
-def test_what_is_unchanged_is_not_done_again(web: Web, settings: Settings) -> None:
+def test_what_is_unchanged_is_not_done_again(web: Web, settings: IngestSettings) -> None:
     for chunk in ("0", "1"):
         write_chunk(settings, chunk, [("a", web.url("wide.jpg", row=int(chunk)))])
     assert fuse(settings) == ["0", "1"]
@@ -65,7 +65,7 @@ def test_what_is_unchanged_is_not_done_again(web: Web, settings: Settings) -> No
 
 
 def test_image_shards_and_feature_shards_are_not_taken_for_each_other(
-    web: Web, settings: Settings
+    web: Web, settings: IngestSettings
 ) -> None:
     write_chunk(settings, "0", [("a", web.url("wide.jpg"))])
     fuse(settings)

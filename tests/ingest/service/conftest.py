@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from benchmarks.ingestd_service import Service as Running
-from capstan.ingest.config import Load, Patience
-from capstan.ingest.config import Web as WebSettings
-from capstan.ingest.service.config import Limits, ServiceSettings
+from benchmarks.ingestd_service import ServiceProcess as Running
+from capstan.ingest.config import Concurrency, RetryPolicy
+from capstan.ingest.config import HttpOptions as WebSettings
+from capstan.ingest.service.config import ServiceLimits, ServiceSettings
 from capstan.ingest.service.jobs import ENDED, Job
-from capstan.ingest.service.service import Service
+from capstan.ingest.service.service import IngestService
 from capstan.testing.web import Fault, Web
 from tests.ingest.conftest import encode, gradient
 from tests.ingest.service.running import FLAGS
@@ -52,10 +52,10 @@ def settings(tmp_path: Path) -> ServiceSettings:
     """One worker, no waits between attempts, a disk of any fullness."""
     return ServiceSettings(
         tmp_path / "data",
-        limits=Limits(min_free=0),
+        limits=ServiceLimits(min_free=0),
         web=WebSettings(allow_private=True, timeout=20.0),
-        patience=Patience(first_wait=0.0, longest_wait=0.0),
-        load=Load(processes=1),
+        patience=RetryPolicy(first_wait=0.0, longest_wait=0.0),
+        load=Concurrency(processes=1),
     )
 
 
@@ -66,7 +66,11 @@ def rows_of(web: Web, count: int, fault: Fault = Fault.NONE, first: int = 0) -> 
 
 
 async def submit(
-    service: Service, tsv: bytes, name: str = "a.tsv", rows_per_chunk: int = 10_000, **options: Any
+    service: IngestService,
+    tsv: bytes,
+    name: str = "a.tsv",
+    rows_per_chunk: int = 10_000,
+    **options: Any,
 ) -> Job:
     """Submit a TSV."""
     async with service.submitting(name, options, rows_per_chunk) as submission:
@@ -76,7 +80,7 @@ async def submit(
     return job
 
 
-async def until(service: Service, id: str, holds: Callable[[Job], bool]) -> Job:
+async def until(service: IngestService, id: str, holds: Callable[[Job], bool]) -> Job:
     """Wait until something holds of a job."""
     async with asyncio.timeout(PATIENCE):
         with service.watch(id) as watch:
@@ -85,6 +89,6 @@ async def until(service: Service, id: str, holds: Callable[[Job], bool]) -> Job:
     return job
 
 
-async def end_of(service: Service, id: str) -> Job:
+async def end_of(service: IngestService, id: str) -> Job:
     """Wait until a job is ended."""
     return await until(service, id, lambda job: job.state in ENDED)

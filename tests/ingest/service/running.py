@@ -8,7 +8,7 @@ import pytest
 from aiohttp import ClientSession
 from PIL import Image
 
-from benchmarks.ingestd_service import Service, Submission, run_job
+from benchmarks.ingestd_service import SentJob, ServiceProcess, run_job
 from capstan.testing.web import Fault, Web
 
 FLAGS = ("--processes", "1", "--in-flight", "16")
@@ -30,7 +30,7 @@ def web() -> Iterator[Web]:
 
 
 @pytest.fixture
-async def session(service: Service) -> AsyncIterator[ClientSession]:
+async def session(service: ServiceProcess) -> AsyncIterator[ClientSession]:
     """A client of it."""
     async with ClientSession(service.url) as client:
         yield client
@@ -58,4 +58,4 @@ def tsv(rows: Sequence[Line]) -> bytes:
 
 async def done(session: ClientSession, rows: Sequence[Line], chunk: int = 10) -> dict[str, Any]:
     """A job of these rows, done."""
-    return await run_job(session, Submission("web.tsv", tsv(rows), chunk))
+    return await run_job(session, SentJob("web.tsv", tsv(rows), chunk))

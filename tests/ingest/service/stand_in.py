@@ -152,7 +152,7 @@ class Service:
 
     def app(self) -> web.Application:
         """All of it."""
-        app = web.Application(middlewares=[self._guard], client_max_size=1 << 30)
+        app = web.Application(middlewares=[self._auth], client_max_size=1 << 30)
         app.cleanup_ctx.append(self._ends)
         app.add_routes(
             [
@@ -178,7 +178,7 @@ class Service:
         self.hang_up()
 
     @web.middleware
-    async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def _auth(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         self.asked[f"{request.method} {request.path}"] += 1
         is_open = request.path in ("/", "/api/session")
         if self.token and not is_open and request.cookies.get("session") != self.token:

@@ -13,7 +13,7 @@ from aiohttp import ClientSession
 from PIL import Image
 from yarl import URL
 
-from benchmarks.ingestd_service import Service, events, follow
+from benchmarks.ingestd_service import ServiceProcess, events, follow
 from capstan.testing.web import Web
 from tests.ingest.service.running import done, lines, session, tsv, web
 
@@ -23,12 +23,12 @@ TSV = {"Content-Type": "text/tab-separated-values"}
 JSON = {"Content-Type": "application/json"}
 
 
-def place(service: Service) -> tuple[str, int]:
+def place(service: ServiceProcess) -> tuple[str, int]:
     """Where it listens."""
     return "127.0.0.1", int(service.url.rpartition(":")[2])
 
 
-async def connect(service: Service) -> asyncio.StreamWriter:
+async def connect(service: ServiceProcess) -> asyncio.StreamWriter:
     return (await asyncio.open_connection(*place(service)))[1]
 
 
@@ -125,7 +125,7 @@ async def test_shards_are_files_to_download(session: ClientSession, web: Web) ->
     ],
 )
 async def test_only_files_of_whole_shards_are_served(
-    service: Service, session: ClientSession, web: Web, name: str
+    service: ServiceProcess, session: ClientSession, web: Web, name: str
 ) -> None:
     job = (await get(session, "/api/jobs?state=done&limit=1"))["jobs"]
     (job,) = job or [await done(session, lines(web, 4, 9000))]
@@ -270,7 +270,7 @@ async def test_a_key_makes_one_job(session: ClientSession, web: Web) -> None:
 
 
 async def test_a_tsv_comes_in_pieces_of_any_size(
-    service: Service, session: ClientSession, web: Web
+    service: ServiceProcess, session: ClientSession, web: Web
 ) -> None:
     (row,) = lines(web, 1, 6500)
     body = tsv([(f"{'long ' * 2_000}{number}", row[1]) for number in range(2_000)])  # 20 MB
@@ -288,7 +288,9 @@ async def test_a_tsv_comes_in_pieces_of_any_size(
     assert not list((service.data / "incoming").iterdir())
 
 
-async def test_what_breaks_off_leaves_nothing(service: Service, session: ClientSession) -> None:
+async def test_what_breaks_off_leaves_nothing(
+    service: ServiceProcess, session: ClientSession
+) -> None:
     before = await jobs(session)
     writer = await connect(service)
     writer.write(b"POST /api/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Length: 30000000\r\n")
@@ -363,7 +365,7 @@ async def test_answers_carry_headers_that_protect(session: ClientSession) -> Non
         assert "script-src 'sha256-" in response.headers["Content-Security-Policy"]
 
 
-async def test_a_header_without_end_is_refused(service: Service) -> None:
+async def test_a_header_without_end_is_refused(service: ServiceProcess) -> None:
     reader, writer = await asyncio.open_connection(*place(service))
     writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Long: " + b"a" * 20_000)
     assert (await reader.read()).startswith(b"HTTP/1.0 400")

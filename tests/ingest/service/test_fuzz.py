@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, settings
 from schemathesis.checks import CHECKS
 
 from benchmarks.clients import be_clients
-from benchmarks.ingestd_service import Service
-from capstan.ingest.service.contract import DOCUMENT
+from benchmarks.ingestd_service import ServiceProcess
+from capstan.ingest.service.validation import DOCUMENT
 from capstan.testing.web import Web
 from tests.ingest.service.running import FLAGS, done, lines, web
 
@@ -30,17 +30,17 @@ schema = schemathesis.openapi.from_dict(json.loads(DOCUMENT)).exclude(path_regex
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
     """A service that asks for a token: that it does is part of the document."""
     folder = tmp_path_factory.mktemp("fuzzed")
     (folder / "token").write_text(TOKEN)
     flags = (*FLAGS, "--token-file", str(folder / "token"), "--tsv-root", str(folder))
-    with Service(folder / "data", flags) as running:
+    with ServiceProcess(folder / "data", flags) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
-def job(service: Service, web: Web) -> str:
+def job(service: ServiceProcess, web: Web) -> str:
     """The id of a job that is done."""
 
     async def work(session: ClientSession) -> str:
@@ -52,7 +52,7 @@ def job(service: Service, web: Web) -> str:
 
 @schema.parametrize()
 @settings(max_examples=10, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
-def test_answers_conform(case: Any, service: Service, job: str) -> None:
+def test_answers_conform(case: Any, service: ServiceProcess, job: str) -> None:
     excluded = [ACCEPTANCE] + [REJECTION] * (case.operation.label == "POST /api/jobs")
     excluded_checks = CHECKS.get_by_names(excluded)
     case.call_and_validate(service.url, headers=HEADERS, excluded_checks=excluded_checks)
@@ -62,6 +62,6 @@ def test_answers_conform(case: Any, service: Service, job: str) -> None:
         case.call_and_validate(service.url, headers=HEADERS, excluded_checks=excluded_checks)
 
 
-def test_the_document_is_the_one_that_is_served(service: Service) -> None:
+def test_the_document_is_the_one_that_is_served(service: ServiceProcess) -> None:
     with urllib.request.urlopen(f"{service.url}/openapi.json") as response:
         assert response.read() == DOCUMENT

@@ -13,11 +13,11 @@ from aiohttp.test_utils import TestServer
 
 from benchmarks.clients import Answers
 from benchmarks.ingestd_jobs import check
-from benchmarks.ingestd_memory import Sample, print_samples
-from benchmarks.ingestd_service import Service, Submission, follow, submit
+from benchmarks.ingestd_memory import MemorySample, print_samples
+from benchmarks.ingestd_service import SentJob, ServiceProcess, follow, submit
 from capstan.errors import CapstanError
 
-JOB = Submission("a.tsv", b"one\thttp://a.test/1\ntwo\thttp://a.test/2\n", 1, {"check": "header"})
+JOB = SentJob("a.tsv", b"one\thttp://a.test/1\ntwo\thttp://a.test/2\n", 1, {"check": "header"})
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -111,7 +111,7 @@ def parquet(urls: list[str], status: str) -> Handler:
 
 def test_memory_is_told_by_tenths_of_the_job(capsys: pytest.CaptureFixture[str]) -> None:
     mib = 1 << 20
-    samples = [Sample(done, (100 + done) * mib, 50 * mib) for done in (0, 9, 10, 99, 100)]
+    samples = [MemorySample(done, (100 + done) * mib, 50 * mib) for done in (0, 9, 10, 99, 100)]
     print_samples(samples, 100)
     lines = capsys.readouterr().out.strip().splitlines()
     assert lines[2:] == [
@@ -123,4 +123,4 @@ def test_memory_is_told_by_tenths_of_the_job(capsys: pytest.CaptureFixture[str])
 
 def test_a_service_that_does_not_start_says_why(tmp_path: Path) -> None:
     with pytest.raises(CapstanError, match=r"the service did not start:\n(.*\n)*.*--no-such-flag"):
-        Service(tmp_path / "data", ("--no-such-flag",)).__enter__()
+        ServiceProcess(tmp_path / "data", ("--no-such-flag",)).__enter__()

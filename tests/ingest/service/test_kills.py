@@ -17,10 +17,10 @@ import pytest
 from aiohttp import ClientSession
 
 from benchmarks.clients import be_clients
-from benchmarks.ingestd_service import Service as Command
-from benchmarks.ingestd_service import Submission, follow, shards_of, submit
-from capstan.ingest.config import Load
-from capstan.ingest.service import crew
+from benchmarks.ingestd_service import SentJob, follow, shards_of, submit
+from benchmarks.ingestd_service import ServiceProcess as Command
+from capstan.ingest.config import Concurrency
+from capstan.ingest.service import worker_pool
 from capstan.ingest.service.config import Delivery, ServiceSettings
 from capstan.ingest.service.jobs import State
 from capstan.ingest.service.service import open_service
@@ -47,14 +47,14 @@ def workers() -> list[psutil.Process]:
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers are started again without a wait, however young they died."""
-    monkeypatch.setattr(crew, "YOUNG", 0.0)
+    monkeypatch.setattr(worker_pool, "YOUNG", 0.0)
 
 
 async def test_a_worker_that_is_killed_is_replaced_and_its_rows_are_kept(
     web: Web, settings: ServiceSettings, at_once: None
 ) -> None:
     tsv = rows_of(web, 150, Fault.SLOW)
-    load = Load(processes=2, in_flight=IN_FLIGHT, aside=0)
+    load = Concurrency(processes=2, in_flight=IN_FLIGHT, aside=0)
     async with open_service(replace(settings, load=load)) as service:
         job = await conftest.submit(service, tsv, rows_per_chunk=25)
         for done in (30, 80):
@@ -112,7 +112,7 @@ def test_a_killed_service_goes_on_and_its_client_is_told_of_the_end(
     with Command(tmp_path / "data", FLAGS) as service:
 
         async def work(session: ClientSession) -> Any:
-            job = await submit(session, Submission("a.tsv", tsv, 25))
+            job = await submit(session, SentJob("a.tsv", tsv, 25))
             following = asyncio.create_task(follow(session, job["id"]))
             for requests in (30, 90):
                 await asyncio.to_thread(web.wait_for, requests)
@@ -132,7 +132,7 @@ def test_sigterm_lets_rows_end_and_leaves_no_process(web: Web, tmp_path: Path) -
     with Command(tmp_path / "data", FLAGS) as service:
 
         async def work(session: ClientSession) -> Any:
-            await submit(session, Submission("a.tsv", rows_of(web, 500, Fault.SLOW), 25))
+            await submit(session, SentJob("a.tsv", rows_of(web, 500, Fault.SLOW), 25))
             await asyncio.to_thread(web.wait_for, 20)
 
         be_clients(service.url, work)
@@ -155,9 +155,9 @@ def pachd() -> Iterator[Pachd]:
 
 
 def delivering(settings: ServiceSettings, pachd: Pachd, batch: int = 2) -> ServiceSettings:
-    from capstan.pachyderm.connection import Target, parse
+    from capstan.pachyderm.connection import ServerTarget, parse
 
-    target = Target(*parse(pachd.address), project="photos")
+    target = ServerTarget(*parse(pachd.address), project="photos")
     return replace(settings, delivery=Delivery("images", batch, 3600.0), target=target)
 
 
@@ -216,7 +216,7 @@ def test_a_kill_between_the_commit_and_its_note_sends_nothing_twice(
         pachd.on_call = kill_when_it_is_committed
 
         async def work(session: ClientSession) -> Any:
-            job = await submit(session, Submission("a.tsv", rows_of(web, 6), 3))
+            job = await submit(session, SentJob("a.tsv", rows_of(web, 6), 3))
             following = asyncio.create_task(follow(session, job["id"]))
             await asyncio.to_thread(service.process.wait, 60)
             service.start()

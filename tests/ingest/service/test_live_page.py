@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.ingestd_service import Service
+from benchmarks.ingestd_service import ServiceProcess
 from capstan.testing.web import Web
 from tests.chromium import Go
 from tests.ingest.service.running import FLAGS, lines, tsv, web
@@ -17,16 +17,18 @@ TOKEN = "open sesame"
 
 
 @pytest.fixture
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
     """A service that asks for a token."""
     folder = tmp_path_factory.mktemp("guarded")
     (folder / "token").write_text(f"{TOKEN}\n")
     flags = (*FLAGS, "--token-file", str(folder / "token"))
-    with Service(folder / "data", flags) as running:
+    with ServiceProcess(folder / "data", flags) as running:
         yield running
 
 
-async def test_a_tsv_from_the_page_to_its_pictures(guarded: Service, web: Web, go: Go) -> None:
+async def test_a_tsv_from_the_page_to_its_pictures(
+    guarded: ServiceProcess, web: Web, go: Go
+) -> None:
     page = await go(f"{guarded.url}/")
     await page.fill("#token", TOKEN)
     await page.keyboard.press("Enter")

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import schemathesis
 
-from capstan.ingest.config import Patience, Pictures
-from capstan.ingest.service.contract import DOCUMENT
+from capstan.ingest.config import ImageOptions, RetryPolicy
+from capstan.ingest.service.validation import DOCUMENT
 from capstan.records import Reason
 from capstan.schemas import OUTCOME_SCHEMA
 
@@ -29,7 +29,7 @@ def test_reasons_are_those_of_the_records() -> None:
 
 
 @pytest.mark.parametrize(
-    "field", [*fields(Pictures), *fields(Patience)], ids=lambda field: field.name
+    "field", [*fields(ImageOptions), *fields(RetryPolicy)], ids=lambda field: field.name
 )
 def test_options_are_those_of_the_command(field: Any) -> None:
     said = schemas["Options"]["properties"].get(field.name)

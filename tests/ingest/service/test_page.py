@@ -16,7 +16,7 @@ from PIL import Image
 
 from capstan.http.page import HERE as SHELL
 from capstan.ingest.service.app import PAGE, SCRIPTS
-from capstan.ingest.service.contract import DOCUMENT
+from capstan.ingest.service.validation import DOCUMENT
 from tests.chromium import Go, Page, stop_clock
 from tests.ingest.service.stand_in import Service, jpeg
 

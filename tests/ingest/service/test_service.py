@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from capstan.errors import SettingError
-from capstan.ingest.config import Load
-from capstan.ingest.service.config import Limits, ServiceSettings
+from capstan.ingest.config import Concurrency
+from capstan.ingest.service.config import ServiceLimits, ServiceSettings
 from capstan.ingest.service.jobs import (
     BadSubmissionError,
     BusyError,
@@ -18,13 +18,13 @@ from capstan.ingest.service.jobs import (
     TooLargeError,
     WrongStateError,
 )
-from capstan.ingest.service.service import Service, open_service
+from capstan.ingest.service.service import IngestService, open_service
 from capstan.shards import read_outcomes
 from capstan.testing.web import Fault, Web
 from tests.ingest.service.conftest import end_of, rows_of, submit, until
 
 
-def urls_of(service: Service, id: str) -> list[str]:
+def urls_of(service: IngestService, id: str) -> list[str]:
     """What the whole shards of a job hold, in order."""
     folder = service.shards_folder(id)
     tables = [read_outcomes(folder / f"{chunk}.parquet") for chunk in service.whole_chunks(id)]
@@ -49,7 +49,7 @@ async def test_a_job_becomes_shards_of_all_its_rows(web: Web, settings: ServiceS
         assert job.failures == {"not_found": 10, "bad_row": 1}
         assert job.bytes > 0
         assert urls_of(service, job.id)[:40] == asked(tsv)[:40]
-        await until(service, job.id, lambda job: not service._ledger.works)
+        await until(service, job.id, lambda job: not service._repository.works)
         assert service.job(job.id) == job  # as told from the store
         assert service.whole_chunks(job.id) == [f"a.tsv/{number:016x}" for number in range(3)]
         now = service.statistics()
@@ -115,7 +115,7 @@ async def test_failed_rows_are_tried_again(web: Web, settings: ServiceSettings) 
 
 async def test_unfinished_jobs_go_on_at_the_next_start(web: Web, settings: ServiceSettings) -> None:
     tsv = rows_of(web, 300, Fault.SLOW)
-    settings = replace(settings, load=Load(processes=1, in_flight=16, aside=0))
+    settings = replace(settings, load=Concurrency(processes=1, in_flight=16, aside=0))
     async with open_service(settings) as service:
         job = await submit(service, tsv, rows_per_chunk=30)
         paused = await submit(service, rows_of(web, 1, first=500), name="b.tsv")
@@ -134,7 +134,7 @@ async def test_unfinished_jobs_go_on_at_the_next_start(web: Web, settings: Servi
 
 
 async def test_a_key_brings_one_job(web: Web, settings: ServiceSettings) -> None:
-    async def submit_once(service: Service) -> tuple[str, bool]:
+    async def submit_once(service: IngestService) -> tuple[str, bool]:
         async with service.submitting("a.tsv", {}, key="once") as submission:
             await submission.write(rows_of(web, 1))
             job, is_new = await submission.finish()
@@ -168,7 +168,7 @@ async def test_what_is_refused(web: Web, settings: ServiceSettings, tmp_path: Pa
     (root / "a.tsv").write_bytes(rows_of(web, 3))
     (tmp_path / "secret.tsv").write_bytes(rows_of(web, 1))
     (root / "link.tsv").symlink_to(tmp_path / "secret.tsv")
-    limits = Limits(min_free=0, max_upload=100, max_jobs=1)
+    limits = ServiceLimits(min_free=0, max_upload=100, max_jobs=1)
     async with open_service(replace(settings, tsv_root=root, limits=limits)) as service:
         for name in ("", "a/b", "../a", ".a", "a\n", "é" * 101):
             with pytest.raises(BadSubmissionError, match="name"):
@@ -227,7 +227,7 @@ async def test_jobs_come_in_pages_newest_first(web: Web, settings: ServiceSettin
 
 
 async def test_a_full_disk_takes_no_jobs(web: Web, settings: ServiceSettings) -> None:
-    full = replace(settings, limits=Limits(min_free=1 << 60))
+    full = replace(settings, limits=ServiceLimits(min_free=1 << 60))
     async with open_service(full) as service:
         with pytest.raises(FullError, match="MiB free"):
             await submit(service, rows_of(web, 1))

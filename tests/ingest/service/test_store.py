@@ -10,12 +10,12 @@ import pytest
 
 from capstan.errors import DataError
 from capstan.ingest.service.jobs import FullError
-from capstan.ingest.service.store import Statement, Store
+from capstan.ingest.service.store import Database, Statement
 
 
 @pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    opened = Store(tmp_path / "jobs.sqlite")
+async def store(tmp_path: Path) -> AsyncIterator[Database]:
+    opened = Database(tmp_path / "jobs.sqlite")
     yield opened
     await opened.close()
 
@@ -26,11 +26,11 @@ def job(id: str) -> Statement:
     return f"INSERT INTO jobs ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?)", values
 
 
-def ids(store: Store) -> list[str]:
+def ids(store: Database) -> list[str]:
     return [row["id"] for row in store.read("SELECT id FROM jobs ORDER BY id")]
 
 
-async def test_writes_that_wait_share_commits_and_fail_each_for_itself(store: Store) -> None:
+async def test_writes_that_wait_share_commits_and_fail_each_for_itself(store: Database) -> None:
     ended = await asyncio.gather(
         *(store.write(job(str(number % 50))) for number in range(100)), return_exceptions=True
     )
@@ -39,14 +39,14 @@ async def test_writes_that_wait_share_commits_and_fail_each_for_itself(store: St
     assert len(ids(store)) == 50
 
 
-async def test_statements_of_a_write_are_done_together_or_not_at_all(store: Store) -> None:
+async def test_statements_of_a_write_are_done_together_or_not_at_all(store: Database) -> None:
     await store.write(job("1"))
     with pytest.raises(sqlite3.IntegrityError):
         await store.write(job("2"), job("1"))
     assert ids(store) == ["1"]
 
 
-async def test_a_note_is_written_before_what_is_waited_for_later(store: Store) -> None:
+async def test_a_note_is_written_before_what_is_waited_for_later(store: Database) -> None:
     store.note(job("1"))
     await store.write(job("2"))
     assert ids(store) == ["1", "2"]
@@ -54,14 +54,14 @@ async def test_a_note_is_written_before_what_is_waited_for_later(store: Store) -
 
 async def test_closing_writes_what_waits(tmp_path: Path) -> None:
     path = tmp_path / "jobs.sqlite"
-    store = Store(path)
+    store = Database(path)
     store.note(job("1"))
     await store.close()
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("SELECT id FROM jobs").fetchall() == [("1",)]
 
 
-async def test_on_a_full_disk_promises_fail_and_notes_wait(store: Store) -> None:
+async def test_on_a_full_disk_promises_fail_and_notes_wait(store: Database) -> None:
     pages = next(store.read("PRAGMA page_count"))[0]
     limit(store, pages)
     long = ("UPDATE jobs SET name = ?", ("x" * 100_000,))
@@ -79,7 +79,7 @@ async def test_on_a_full_disk_promises_fail_and_notes_wait(store: Store) -> None
     assert names == ["x" * 100_000, "a.tsv"]
 
 
-def limit(store: Store, pages: int) -> None:
+def limit(store: Database, pages: int) -> None:
     """Let the database have no more pages: SQLite then says what it says of a full disk."""
     store._writer.execute(f"PRAGMA max_page_count = {pages}")
 
@@ -97,7 +97,7 @@ async def test_what_is_no_store_of_ours_is_refused(
     spoil(path)
     before = path.read_bytes()
     with pytest.raises(DataError, match="--data"):
-        Store(path)
+        Database(path)
     assert path.read_bytes() == before
 
 
@@ -105,10 +105,10 @@ def test_a_service_whose_database_is_spoilt_ends_and_says_so(tmp_path: Path) -> 
     program = """
 import asyncio, sys
 from pathlib import Path
-from capstan.ingest.service.store import Store
+from capstan.ingest.service.store import Database
 
 async def main():
-    store = Store(Path(sys.argv[1]))
+    store = Database(Path(sys.argv[1]))
     await store.write(("DROP TABLE jobs", ()))
     await store.write(("DELETE FROM jobs", ()))
 

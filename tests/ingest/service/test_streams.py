@@ -8,18 +8,18 @@ import pytest
 from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestServer
 
-from capstan.http.refusals import RefusedError, refusal
+from capstan.http.errors import RequestError, error_response
 from capstan.ingest.service import bodies, events
 from capstan.ingest.service.bodies import arriving
+from capstan.ingest.service.change_feed import ChangeFeed
 from capstan.ingest.service.events import Streams
 from capstan.ingest.service.jobs import Changes
-from capstan.ingest.service.watches import Watches
 
 
 async def test_there_are_so_many_streams_at_most() -> None:
     streams = Streams(2)
     async with streams.enter(), streams.enter():
-        with pytest.raises(RefusedError, match="too many streams of events") as refused:
+        with pytest.raises(RequestError, match="too many streams of events") as refused:
             async with streams.enter():
                 pass
     assert (refused.value.status, refused.value.retry_after) == (429, 5)
@@ -52,11 +52,11 @@ async def test_another_timeout_is_not_taken_for_the_end() -> None:
 
 
 async def test_a_slow_listener_is_told_of_many_changes_at_once() -> None:
-    watches = Watches()
-    with watches.open(None) as watch:
+    change_feed = ChangeFeed()
+    with change_feed.open(None) as watch:
         for number in range(10_000):
-            watches.changed(f"job-{number % 3}")
-            watches.second()
+            change_feed.changed(f"job-{number % 3}")
+            change_feed.second()
         told = await watch.next_changes(9)
         assert told == Changes(frozenset({"job-0", "job-1", "job-2"}), True)
         assert await watch.next_changes(0) == Changes()
@@ -67,8 +67,8 @@ async def taking(take: Callable[[web.Request], AsyncIterator[bytes]]) -> AsyncIt
     async def answer(request: web.Request) -> web.Response:
         try:
             sizes = [len(piece) async for piece in take(request)]
-        except RefusedError as error:
-            return refusal(error)
+        except RequestError as error:
+            return error_response(error)
         return web.json_response({"bytes": sum(sizes)})
 
     app = web.Application()

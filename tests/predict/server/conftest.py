@@ -13,10 +13,10 @@ from aiohttp import ClientSession
 from aiohttp.test_utils import TestClient, TestServer
 from numpy.typing import NDArray
 
-from capstan.predict.captions import Captions, Pixels, Predictor, Settings, View
+from capstan.predict.captions import Captions, Pixels, Predictor, PredictSettings, View
 from capstan.predict.server.app import make_app
-from capstan.predict.server.config import Limits
-from capstan.predict.server.service import Model, Service
+from capstan.predict.server.config import ServerLimits
+from capstan.predict.server.service import CaptionService, Model
 from capstan.records import Failure
 from capstan.train.captioner import Caption
 from tests.networks import loaded
@@ -25,7 +25,7 @@ from tests.predict.conftest import model
 __all__ = ["model"]  # fixtures
 
 Client = TestClient[Any, Any]
-Start = Callable[[Model, Limits], Awaitable[tuple[Client, Service]]]
+Start = Callable[[Model, ServerLimits], Awaitable[tuple[Client, CaptionService]]]
 SAID = (Caption("a dog", -1.5, (-0.5, -0.5, -0.5)), Caption("a cat", -2.0, (-1.0, -0.5, -0.5)))
 
 
@@ -68,8 +68,8 @@ async def starting() -> AsyncIterator[Start]:
     """Start servers for models; they end with the block."""
     async with AsyncExitStack() as stack:
 
-        async def begin(model: Model, limits: Limits) -> tuple[Client, Service]:
-            service = Service(model, limits)
+        async def begin(model: Model, limits: ServerLimits) -> tuple[Client, CaptionService]:
+            service = CaptionService(model, limits)
             server = TestServer(make_app(service))
             return await stack.enter_async_context(TestClient(server)), service
 
@@ -89,13 +89,13 @@ def predictor(model: Path) -> Predictor:
     search = {"beam": 6, "length_penalty": 20.0, "no_repeat": 2}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("capstan.featurize.extractor.ResNetExtractor", loaded)
-        return Predictor(Settings(model, top=2, search=search))
+        return Predictor(PredictSettings(model, top=2, search=search))
 
 
 @pytest.fixture
 async def client(start: Start, predictor: Predictor) -> Client:
     """A client of a server with the real model."""
-    client, _ = await start(predictor, Limits())
+    client, _ = await start(predictor, ServerLimits())
     return client
 
 

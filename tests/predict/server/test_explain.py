@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from capstan.predict.captions import Captions, Pixels, Predictor, View
-from capstan.predict.server.config import Limits
+from capstan.predict.server.config import ServerLimits
 from capstan.predict.server.explain import GRID, explanation, said, views
 from capstan.records import Failure
 from tests.predict.conftest import png
@@ -133,7 +133,7 @@ class Turns(Held):
 
 async def test_captions_come_between_the_parts_of_explanations(start: Start) -> None:
     model = Turns()
-    client, service = await start(model, Limits(max_batch=1, max_wait=0, explanations=2))
+    client, service = await start(model, ServerLimits(max_batch=1, max_wait=0, explanations=2))
     first = asyncio.create_task(client.post("/caption", data=b"a picture"))
     await begun(model)
     captions = [asyncio.create_task(client.post("/caption", data=b"a picture")) for _ in range(9)]
@@ -156,7 +156,7 @@ async def test_captions_come_between_the_parts_of_explanations(start: Start) -> 
 
 async def test_429_when_there_are_enough(start: Start) -> None:
     held = Held()
-    client, service = await start(held, Limits(explanations=1))
+    client, service = await start(held, ServerLimits(explanations=1))
     first = asyncio.create_task(ask(client))
     await begun(held)
     async with client.post("/explain", data=b"a picture") as response:
@@ -171,13 +171,13 @@ async def test_429_when_there_are_enough(start: Start) -> None:
 
 
 async def test_none_at_all(start: Start) -> None:
-    client, _ = await start(Held(), Limits(explanations=0))
+    client, _ = await start(Held(), ServerLimits(explanations=0))
     assert (await ask(client))[0] == 429
 
 
 async def test_time_runs_out(start: Start) -> None:
     held = Held()
-    client, service = await start(held, Limits(timeout=0.05))
+    client, service = await start(held, ServerLimits(timeout=0.05))
     assert (await ask(client))[0] == 503
     assert service.gate.held == service.explain_gate.held == 0
     held.go.set()
@@ -188,7 +188,7 @@ async def test_a_model_that_says_nothing(start: Start) -> None:
         def captions(self, pixels: Sequence[Pixels]) -> list[Captions]:
             return [() for _ in pixels]
 
-    client, _ = await start(Silent(), Limits())
+    client, _ = await start(Silent(), ServerLimits())
     status, answer = await ask(client)
     assert status == 422
     assert "the model says nothing" in answer["error"]

@@ -10,7 +10,7 @@ import pytest
 
 from capstan.errors import SettingError
 from capstan.predict.captions import Captions, Pixels
-from capstan.predict.server.config import Limits, duration
+from capstan.predict.server.config import ServerLimits, duration
 from tests.predict.server.conftest import SAID, Client, Held, Start, begun, metric
 
 
@@ -21,7 +21,9 @@ async def ask(client: Client) -> tuple[int, Any]:
 
 async def test_429_when_full(start: Start) -> None:
     held = Held()
-    client, service = await start(held, Limits(max_batch=1, max_wait=0, queue=3, max_pictures=3))
+    client, service = await start(
+        held, ServerLimits(max_batch=1, max_wait=0, queue=3, max_pictures=3)
+    )
     first = asyncio.create_task(ask(client))
     await begun(held)
     others = [asyncio.create_task(ask(client)) for _ in range(2)]
@@ -41,7 +43,7 @@ async def test_429_when_full(start: Start) -> None:
 
 async def test_a_request_needs_room_for_all_its_pictures(start: Start) -> None:
     held = Held()
-    client, _ = await start(held, Limits(queue=3, max_pictures=3))
+    client, _ = await start(held, ServerLimits(queue=3, max_pictures=3))
     first = asyncio.create_task(ask(client))
     await begun(held)
     instances = [{"b64": base64.b64encode(b"a picture").decode()}] * 3
@@ -62,7 +64,7 @@ async def test_a_request_needs_room_for_all_its_pictures(start: Start) -> None:
 
 async def test_time_to_answer_runs_out(start: Start) -> None:
     held = Held()
-    client, service = await start(held, Limits(timeout=0.05))
+    client, service = await start(held, ServerLimits(timeout=0.05))
     status, answer = await ask(client)
     assert (status, answer) == (503, {"error": "no answer within 0.05 s; try again later"})
     assert service.gate.held == 0
@@ -70,7 +72,7 @@ async def test_time_to_answer_runs_out(start: Start) -> None:
 
 
 async def test_time_to_send_runs_out(start: Start) -> None:
-    client, service = await start(Held(), Limits(timeout=0.05))
+    client, service = await start(Held(), ServerLimits(timeout=0.05))
     assert client.port is not None
     reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
     writer.write(b"POST /caption HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nslow")
@@ -81,7 +83,7 @@ async def test_time_to_send_runs_out(start: Start) -> None:
 
 async def test_a_client_that_leaves_gives_its_place_back(start: Start) -> None:
     held = Held()
-    client, service = await start(held, Limits(queue=1, max_pictures=1))
+    client, service = await start(held, ServerLimits(queue=1, max_pictures=1))
     request = asyncio.create_task(ask(client))
     await begun(held)
     request.cancel()
@@ -95,7 +97,7 @@ async def test_a_client_that_leaves_gives_its_place_back(start: Start) -> None:
 async def test_bodies_that_are_too_long(start: Start, chunked: bool) -> None:
     held = Held()
     held.go.set()
-    client, _ = await start(held, Limits(max_bytes=1_000))
+    client, _ = await start(held, ServerLimits(max_bytes=1_000))
     long = b"a" * 1_001
     form = b'--x\r\nContent-Disposition: form-data; name="a"; filename="a"\r\n\r\n' + long
     headers = {"Content-Type": "multipart/form-data; boundary=x"}
@@ -115,7 +117,7 @@ async def _pieces(data: bytes) -> Any:
 
 async def test_draining(start: Start) -> None:
     held = Held()
-    client, service = await start(held, Limits())
+    client, service = await start(held, ServerLimits())
     first = asyncio.create_task(ask(client))
     await begun(held)
     drained = asyncio.create_task(service.gate.drain(30))
@@ -135,7 +137,7 @@ async def test_draining(start: Start) -> None:
 
 async def test_draining_does_not_last_for_ever(start: Start) -> None:
     held = Held()
-    client, service = await start(held, Limits())
+    client, service = await start(held, ServerLimits())
     first = asyncio.create_task(ask(client))
     await begun(held)
     await service.gate.drain(0.01)
@@ -156,7 +158,7 @@ async def test_draining_does_not_last_for_ever(start: Start) -> None:
 )
 def test_limits_that_cannot_be(limits: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingError, match=message):
-        Limits(**limits)
+        ServerLimits(**limits)
 
 
 def test_durations() -> None:
@@ -177,7 +179,7 @@ async def test_a_model_that_fails_does_not_end_the_server(start: Start) -> None:
 
     failing = Failing()
     failing.go.set()
-    client, service = await start(failing, Limits())
+    client, service = await start(failing, ServerLimits())
     async with client.post("/caption", data=b"a picture") as response:
         assert response.status == 500
         assert await response.json() == {"error": "a fault of the server; its log tells"}

@@ -14,7 +14,7 @@ import pytest_asyncio
 from PIL import Image
 
 from capstan.predict.captions import Captions, Predictor
-from capstan.predict.server.config import Limits
+from capstan.predict.server.config import ServerLimits
 from capstan.predict.server.explain import GRID
 from capstan.records import Failure
 from tests.chromium import Go, Page, stop_clock
@@ -53,7 +53,7 @@ async def start() -> AsyncIterator[Start]:
 @pytest_asyncio.fixture(loop_scope="session")
 async def client(start: Start, predictor: Predictor) -> Client:
     """A client of a server with the real model."""
-    client, _ = await start(predictor, Limits())
+    client, _ = await start(predictor, ServerLimits())
     return client
 
 
@@ -195,7 +195,7 @@ async def test_history_outlives_the_page_until_it_is_cleared(client: Client, vis
 async def test_a_picture_over_the_limit_is_made_smaller(start: Start, visit: Visit) -> None:
     held = Held()
     held.go.set()
-    client, _ = await start(held, Limits(max_bytes=40_000))
+    client, _ = await start(held, ServerLimits(max_bytes=40_000))
     data = io.BytesIO()
     noise = np.random.default_rng(0).integers(0, 256, (600, 900, 3)).astype(np.uint8)
     Image.fromarray(noise).save(data, "PNG")
@@ -256,7 +256,7 @@ async def test_refusals(client: Client, visit: Visit, status: int, message: str)
 
 async def test_a_busy_server_is_asked_again(start: Start, visit: Visit) -> None:
     held = Held()
-    client, service = await start(held, Limits(queue=1, max_pictures=1))
+    client, service = await start(held, ServerLimits(queue=1, max_pictures=1))
     page = await visit(client)
     await stop_clock(page)
     other = asyncio.create_task(client.post("/caption", data=b"a picture"))
@@ -289,7 +289,7 @@ async def test_a_server_that_is_gone(client: Client, visit: Visit) -> None:
 async def test_explanations_that_are_refused(start: Start, visit: Visit) -> None:
     held = Held()
     held.go.set()
-    client, _ = await start(held, Limits(timeout=5))
+    client, _ = await start(held, ServerLimits(timeout=5))
     page = await visit(client)
     await pick(page, file(png(1)))
     await shown(page)
@@ -309,7 +309,7 @@ async def test_explanations_that_are_refused(start: Start, visit: Visit) -> None
 async def test_without_explanations(start: Start, visit: Visit) -> None:
     held = Held()
     held.go.set()
-    client, _ = await start(held, Limits(explanations=0))
+    client, _ = await start(held, ServerLimits(explanations=0))
     page = await visit(client)
     await pick(page, file(png(1)))
     await shown(page)

@@ -16,7 +16,7 @@ from capstan.feature_shards import write_feature_shard
 from capstan.files import read_json, write_json
 from capstan.records import Feature, Image, row_key
 from capstan.report.lineage.row import find_row
-from capstan.report.lineage.source import Folders
+from capstan.report.lineage.source import FolderFiles
 from capstan.report.lineage.tree import shown
 from capstan.shards import FUSED, OUTCOMES_SUFFIX, outcome_row, write_outcomes
 from tests.report.lineage.conftest import (
@@ -244,7 +244,7 @@ def test_what_cannot_be_traced_is_one_line(
 
 @given(st.from_regex(r"[a-z._-]{1,9}/[0-9a-f]{1,16}", fullmatch=True), st.integers(0, 10**7))
 def test_keys_lead_back_to_their_chunks(chunk: str, index: int) -> None:
-    class OneChunk(Folders):
+    class OneChunk(FolderFiles):
         def files(self, repo: str) -> list[str]:
             return [chunk] if repo == "rawdata" else []
 

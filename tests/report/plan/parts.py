@@ -3,13 +3,13 @@
 from dataclasses import replace
 from math import inf
 
-from capstan.ingest.config import Load, Patience
+from capstan.ingest.config import Concurrency, RetryPolicy
 from capstan.records import Reason
-from capstan.report.plan.costs import Costs, Manner
-from capstan.report.plan.machine import Size
-from capstan.report.plan.web import FASTEST, IMAGE, Row, Spread, Web
+from capstan.report.plan.costs import Costs, FetchPolicy
+from capstan.report.plan.machine import MachineSize
+from capstan.report.plan.web import FASTEST, IMAGE, SimRow, Spread, WebModel
 
-WORKER = Size(cores=2, bandwidth=inf, disk=inf)
+WORKER = MachineSize(cores=2, bandwidth=inf, disk=inf)
 CHEAP = Costs(
     start=0.0,
     row=1e-4,
@@ -22,12 +22,12 @@ CHEAP = Costs(
     picture_byte=0.0,
     stored=None,
 )
-MANNER = Manner(Load(), Patience(), timeout=30.0, host_rate=inf)
+MANNER = FetchPolicy(Concurrency(), RetryPolicy(), timeout=30.0, host_rate=inf)
 
 
-def even(hosts: int, latency: float = 0.1, spread: float = 0.0) -> Web:
+def even(hosts: int, latency: float = 0.1, spread: float = 0.0) -> WebModel:
     """So many hosts, all alike and well."""
-    return Web(
+    return WebModel(
         source="made up",
         guess="",
         secure=0.0,
@@ -41,12 +41,12 @@ def even(hosts: int, latency: float = 0.1, spread: float = 0.0) -> Web:
     )
 
 
-def with_dead_hosts(web: Web, hosts: int, share: float) -> Web:
+def with_dead_hosts(web: WebModel, hosts: int, share: float) -> WebModel:
     """The same with hosts that never answer, which have this share of the rows."""
     shares = tuple(part * (1 - share) for part in web.shares)
     return replace(web, shares=shares, tail_hosts=hosts, tail={Reason.TIMEOUT: 1.0})
 
 
-def row(host: int, end: str = IMAGE, latency: float = 0.1) -> Row:
+def row(host: int, end: str = IMAGE, latency: float = 0.1) -> SimRow:
     """A row of a host."""
-    return Row(host, end, 10_000, latency, FASTEST, secure=False)
+    return SimRow(host, end, 10_000, latency, FASTEST, secure=False)

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from capstan.ingest.config import Load, Patience
+from capstan.ingest.config import Concurrency, RetryPolicy
 from capstan.ingest.http.pool import KEPT
 from capstan.records import Reason
-from capstan.report.plan.machine import Size
+from capstan.report.plan.machine import MachineSize
 from capstan.report.plan.web import IMAGE
 from capstan.report.plan.worker import simulate
 from tests.examples import examples
@@ -36,8 +36,8 @@ def test_every_row_ends_once_and_no_limit_is_passed(
     processes: int,
 ) -> None:
     rows = [row(host, end) for host, end in drawn]
-    load = Load(processes, in_flight, aside, per_host)
-    manner = replace(MANNER, load=load, patience=Patience(attempts=attempts))
+    load = Concurrency(processes, in_flight, aside, per_host)
+    manner = replace(MANNER, load=load, patience=RetryPolicy(attempts=attempts))
     chunks = [rows[::2], rows[1::2]] if len(rows) > 1 else [rows]
     seen = simulate(chunks, WORKER, CHEAP, manner)
     assert seen.rows == len(rows) == len(seen.times)
@@ -60,14 +60,14 @@ def test_the_same_seed_gives_the_same() -> None:
 
 
 def test_politeness_bounds_the_rate_of_one_host() -> None:
-    manner = replace(MANNER, load=Load(per_host=4, processes=1))
+    manner = replace(MANNER, load=Concurrency(per_host=4, processes=1))
     seen = simulate([[row(0, latency=0.5)] * 400], WORKER, CHEAP, manner)
     assert seen.seconds == pytest.approx(400 / 4 * 0.5, rel=0.1)
     assert seen.per_host == 4
 
 
 def test_the_limit_of_a_host_is_shared_by_the_processes() -> None:
-    manner = replace(MANNER, load=Load(per_host=4))
+    manner = replace(MANNER, load=Concurrency(per_host=4))
     rows = [row(0, latency=0.5)] * 100
     seen = simulate([rows, rows], WORKER, CHEAP, manner)
     assert seen.per_host <= 4
@@ -75,7 +75,7 @@ def test_the_limit_of_a_host_is_shared_by_the_processes() -> None:
 
 
 def test_a_row_that_times_out_is_tried_as_often_as_asked() -> None:
-    patience = Patience(attempts=3, first_wait=1.0, deadline=1_000.0, host_patience=1_000.0)
+    patience = RetryPolicy(attempts=3, first_wait=1.0, deadline=1_000.0, host_patience=1_000.0)
     manner = replace(MANNER, patience=patience, timeout=5.0)
     seen = simulate([[row(0, Reason.TIMEOUT)]], WORKER, CHEAP, manner)
     assert seen.requests == 3
@@ -83,7 +83,7 @@ def test_a_row_that_times_out_is_tried_as_often_as_asked() -> None:
 
 
 def test_a_dead_host_is_given_up() -> None:
-    manner = replace(MANNER, patience=Patience(host_patience=10.0), timeout=5.0)
+    manner = replace(MANNER, patience=RetryPolicy(host_patience=10.0), timeout=5.0)
     seen = simulate([[row(0, Reason.TIMEOUT)] * 200], WORKER, CHEAP, manner)
     assert seen.ends[Reason.HOST_DOWN] > 150
     assert seen.seconds < 60
@@ -94,7 +94,7 @@ def test_slow_rows_that_step_aside_do_not_hold_up_the_rest() -> None:
     rows += [row(100 + number, latency=0.1) for number in range(400)]
 
     def half_done(aside: int) -> float:
-        manner = replace(MANNER, load=Load(1, in_flight=20, aside=aside))
+        manner = replace(MANNER, load=Concurrency(1, in_flight=20, aside=aside))
         return sorted(simulate([rows], WORKER, CHEAP, manner).times)[200]
 
     assert half_done(aside=100) < half_done(aside=0) / 2
@@ -104,7 +104,8 @@ def test_cores_bound_what_is_decoded() -> None:
     costs = replace(CHEAP, picture=0.01)
     rows = [row(number, latency=0.0) for number in range(400)]
     seconds = {
-        cores: simulate([rows], Size(cores, 1e12, 1e12), costs, MANNER).seconds for cores in (1, 4)
+        cores: simulate([rows], MachineSize(cores, 1e12, 1e12), costs, MANNER).seconds
+        for cores in (1, 4)
     }
     assert seconds[1] == pytest.approx(4.0, rel=0.1)
     assert seconds[4] == pytest.approx(1.0, rel=0.25)
@@ -112,14 +113,14 @@ def test_cores_bound_what_is_decoded() -> None:
 
 def test_a_link_bounds_what_is_downloaded() -> None:
     rows = [row(number, latency=0.0) for number in range(200)]
-    seen = simulate([rows], Size(2, 1e5, 1e12), CHEAP, MANNER)
+    seen = simulate([rows], MachineSize(2, 1e5, 1e12), CHEAP, MANNER)
     assert seen.seconds == pytest.approx(200 * 10_000 / 1e5, rel=0.05)
     assert seen.busy["link"] > 0.9
 
 
 def test_a_connection_is_kept_for_the_next_row_of_its_host() -> None:
     costs = replace(CHEAP, connecting=1.0)
-    manner = replace(MANNER, load=Load(1, per_host=1))
+    manner = replace(MANNER, load=Concurrency(1, per_host=1))
     assert KEPT > 1.0
     seen = simulate([[row(0, latency=0.1)] * 10], WORKER, costs, manner)
     assert seen.seconds == pytest.approx(1.0 + 10 * 0.1, rel=0.1)

@@ -2,8 +2,8 @@
 
 Rows finish in any order and are appended whole, with lengths and checksums; what a kill tore off
 at the end is cut away on opening. Pictures lie in the frame that they have in a shard, so that
-there they need only be copied. The first record says what the spool was made from and with;
-a spool of other contents or settings is thrown away.
+there they need only be copied. The first record says what the journal was made from and with;
+a journal of other contents or settings is thrown away.
 """
 
 import fcntl
@@ -22,7 +22,7 @@ from typing import Any, Self
 import orjson
 
 from capstan.errors import DataError, SettingError
-from capstan.files import Stretch, write_pieces
+from capstan.files import FileRange, write_pieces
 from capstan.records import Answer, Failure, Image, Outcome, Reason, Row
 from capstan.shards import Line
 
@@ -61,14 +61,14 @@ def end_of(place: int) -> int:
     return (place >> SIZE_BITS) + (place & SIZE_MASK)
 
 
-def bare(row: Row, image: Image) -> tuple[bytes, bytes]:
+def no_envelope(row: Row, image: Image) -> tuple[bytes, bytes]:
     """No frame: nothing but what is kept of pictures."""
     return b"", b""
 
 
 @dataclass(frozen=True, slots=True)
 class _Record:
-    """Of a row, as the spool holds it. Raises no error when it is damaged: see `is_whole`."""
+    """Of a row, as the journal holds it. Raises no error when it is damaged: see `is_whole`."""
 
     description: bytes
     body: memoryview
@@ -84,8 +84,8 @@ class _Record:
         return self.body[self.picture]
 
 
-class Spool:
-    """The journal of one chunk; `index in spool` tells whether a row is finished.
+class Journal:
+    """The journal of one chunk; `index in journal` tells whether a row is finished.
 
     `frame` makes of a row and its picture what comes before and after that. The CRC of a record is
     of all but the picture, whose hash the description holds. If what is kept of pictures is not
@@ -93,7 +93,11 @@ class Spool:
     """
 
     def __init__(
-        self, path: Path, identity: Mapping[str, Any], frame: Frame = bare, hashed: bool = True
+        self,
+        path: Path,
+        identity: Mapping[str, Any],
+        frame: Frame = no_envelope,
+        hashed: bool = True,
     ) -> None:
         self.path = path
         self.reasons: Counter[str | None] = Counter()  # of the rows that were there before
@@ -192,7 +196,7 @@ class Spool:
         columns["status"] = "failed" if columns["reason"] else "success"
         return columns, (body,) if body.size else ()
 
-    def _locate(self, row: Row) -> tuple[list[Any], Stretch]:
+    def _locate(self, row: Row) -> tuple[list[Any], FileRange]:
         """The columns of a row, and where its body lies; of that, what has a hash is not read."""
         with suppress(KeyError, ValueError, struct.error):
             offset = self._places[row.index] >> SIZE_BITS
@@ -207,7 +211,7 @@ class Spool:
             description = start[HEAD.size : body]
             if self._crc(description, (start[body : body + before], data, rest)) == checksum:
                 fields = orjson.loads(description)[1:]
-                return fields, Stretch(self._file, offset + body, before + picture + after)
+                return fields, FileRange(self._file, offset + body, before + picture + after)
         raise self._altered(row)
 
     def _find(self, row: Row) -> _Record:
@@ -266,8 +270,8 @@ def _lock(file: int, path: Path) -> None:
         time.sleep(0.05)
 
 
-def remove_spools(directory: Path) -> None:
-    """Remove an empty tree of spools."""
+def remove_journals(directory: Path) -> None:
+    """Remove an empty tree of journals."""
     for parent, _, _ in os.walk(directory, topdown=False):
         with suppress(OSError):
             Path(parent).rmdir()

@@ -1,18 +1,18 @@
-"""A row on its way from the frontier to the spool."""
+"""A row on its way from the frontier to the journal."""
 
 import time
 from dataclasses import dataclass, field
 
-from capstan.ingest.job import Job
+from capstan.ingest.job import ChunkJob
 from capstan.ingest.rows import host_of
 from capstan.records import Answer, Row
 
 
 @dataclass(slots=True)
-class Visit:
+class FetchTask:
     """A row on its way, and where it is to be asked for next."""
 
-    job: Job
+    job: ChunkJob
     row: Row
     url: str
     host: str
@@ -23,7 +23,7 @@ class Visit:
     answer: Answer = field(default_factory=Answer)  # to the last attempt
 
     @classmethod
-    def of(cls, job: Job, row: Row) -> "Visit":
+    def of(cls, job: ChunkJob, row: Row) -> "FetchTask":
         """A row that nothing was asked for yet."""
         url = row.url.strip()
         return cls(job, row, url, host_of(url) or "")

@@ -13,7 +13,7 @@ from hashlib import sha256
 
 from aiohttp import hdrs, web
 
-from capstan.http.refusals import RefusedError
+from capstan.http.errors import RequestError
 
 OPEN = frozenset({"/", "/healthz", "/readyz", "/openapi.json", "/api/session"})
 COOKIE = "session"
@@ -21,7 +21,7 @@ SESSION = 30 * 86_400  # seconds that a cookie is good for
 LOCAL = re.compile(r"(localhost|[\w-]+\.localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?", re.ASCII)
 
 
-class Guard:
+class Auth:
     """Knows the token; `check` is asked before anything else."""
 
     def __init__(self, token: str | None) -> None:
@@ -30,11 +30,11 @@ class Guard:
     def check(self, request: web.Request) -> None:
         """Raise RefusedError: 403 for a browser on another site's behalf, 401 without the token."""
         if self._token is None and not LOCAL.fullmatch(request.headers.get(hdrs.HOST, "")):
-            raise RefusedError(403, "Host: give localhost or 127.0.0.1, under which this is served")
+            raise RequestError(403, "Host: give localhost or 127.0.0.1, under which this is served")
         if request.path.startswith("/api"):
             _check_site(request)
         if request.path not in OPEN and not self._knows(request):
-            raise RefusedError(401, "give the service's token: Authorization: Bearer TOKEN")
+            raise RequestError(401, "give the service's token: Authorization: Bearer TOKEN")
 
     def is_token(self, text: str) -> bool:
         """Whether this is the token; how long that takes tells nothing of it."""
@@ -81,4 +81,4 @@ def _check_site(request: web.Request) -> None:
         is_read and request.headers.get("Sec-Fetch-Mode") == "navigate"  # a link from elsewhere
     ):
         return
-    raise RefusedError(403, "a browser asks this for another site; only its own page may")
+    raise RequestError(403, "a browser asks this for another site; only its own page may")

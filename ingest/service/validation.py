@@ -9,7 +9,7 @@ from typing import Any
 
 from aiohttp import web
 
-from capstan.http.refusals import RefusedError
+from capstan.http.errors import RequestError
 
 DOCUMENT = (Path(__file__).parent / "openapi.json").read_bytes()
 Schema = Mapping[str, Any]
@@ -54,9 +54,9 @@ def read_query(request: web.Request, operation: str) -> dict[str, Any]:
     for name in request.query:
         if name not in schemas:
             known = f"choose from {', '.join(schemas)}" if schemas else "there is none here"
-            raise RefusedError(400, f"query: no {name[:80]!r}; {known}")
+            raise RequestError(400, f"query: no {name[:80]!r}; {known}")
         if (times := len(request.query.getall(name))) > 1:
-            raise RefusedError(400, f"query: {name} is given {times} times; give one")
+            raise RequestError(400, f"query: {name} is given {times} times; give one")
     return {name: _parsed(schemas[name], text, name) for name, text in request.query.items()}
 
 
@@ -82,13 +82,13 @@ def check(schema: Schema, value: Any, name: str) -> Any:
     if kind == "integer" and isinstance(value, float) and value.is_integer():
         value = int(value)
     if not _is(kind, value):
-        raise RefusedError(400, f"{name} {shown(value)}: give {TYPES[kind]}")
+        raise RequestError(400, f"{name} {shown(value)}: give {TYPES[kind]}")
     if "enum" in schema and value not in schema["enum"]:
-        raise RefusedError(400, f"{name} {shown(value)}: choose from {', '.join(schema['enum'])}")
+        raise RequestError(400, f"{name} {shown(value)}: choose from {', '.join(schema['enum'])}")
     if value < schema.get("minimum", value):
-        raise RefusedError(400, f"{name} {shown(value)}: give at least {schema['minimum']:,}")
+        raise RequestError(400, f"{name} {shown(value)}: give at least {schema['minimum']:,}")
     if value > schema.get("maximum", value):
-        raise RefusedError(400, f"{name} {shown(value)}: give at most {schema['maximum']:,}")
+        raise RequestError(400, f"{name} {shown(value)}: give at most {schema['maximum']:,}")
     if kind == "string":
         _check_text(schema, value, name)
     return value
@@ -102,10 +102,10 @@ def _is(kind: str, value: Any) -> bool:
 def _check_text(schema: Schema, text: str, name: str) -> None:
     least, most = schema.get("minLength", 0), schema.get("maxLength")
     if len(text) < least or (most is not None and len(text) > most):
-        raise RefusedError(400, f"{name}: {len(text)} characters; give {least} to {most}")
+        raise RequestError(400, f"{name}: {len(text)} characters; give {least} to {most}")
     pattern = schema.get("pattern")
     if pattern and not re.fullmatch(pattern.removeprefix("^").removesuffix("$"), text):
-        raise RefusedError(400, f"{name} {shown(text)}: give what matches {pattern}")
+        raise RequestError(400, f"{name} {shown(text)}: give what matches {pattern}")
 
 
 def shown(value: Any) -> str:

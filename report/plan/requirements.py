@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from capstan.report.plan.cluster import Ran
+from capstan.report.plan.cluster import StageRun
 from capstan.report.plan.rates import Rates
 from capstan.report.plan.scenario import Scenario
 from capstan.report.plan.stages import (
@@ -14,7 +14,7 @@ from capstan.report.plan.stages import (
     Ingested,
     Planner,
 )
-from capstan.report.plan.web import Web
+from capstan.report.plan.web import WebModel
 
 OUTCOME_ROW = 90  # bytes of a row in an image shard's table
 EXAMPLE_MEMORY = 13  # bytes of a caption that is trained from (docs/log.md)
@@ -36,7 +36,11 @@ class Need:
 
 
 def needs(
-    scenario: Scenario, planner: Planner, ingested: Ingested, course: Sequence[Ran], rates: Rates
+    scenario: Scenario,
+    planner: Planner,
+    ingested: Ingested,
+    course: Sequence[StageRun],
+    rates: Rates,
 ) -> list[Need]:
     """All of them."""
     return [
@@ -95,7 +99,9 @@ def _worker(scenario: Scenario, planner: Planner, ingested: Ingested, rates: Rat
     ]
 
 
-def _web(scenario: Scenario, web: Web, ingested: Ingested, course: Sequence[Ran]) -> list[Need]:
+def _web(
+    scenario: Scenario, web: WebModel, ingested: Ingested, course: Sequence[StageRun]
+) -> list[Need]:
     samples, cluster = ingested.samples, scenario.cluster
     workers = 1 if cluster.machine else min(cluster.workers, scenario.job.chunks)
     seconds = next(ran.seconds for ran in course if ran.stage.name == "images")
@@ -126,7 +132,7 @@ def _web(scenario: Scenario, web: Web, ingested: Ingested, course: Sequence[Ran]
     ]
 
 
-def _pachyderm(scenario: Scenario, course: Sequence[Ran]) -> list[Need]:
+def _pachyderm(scenario: Scenario, course: Sequence[StageRun]) -> list[Need]:
     if scenario.cluster.machine:
         return []
     chunks = scenario.job.chunks

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from capstan.ingest.service.jobs import Changes
 
 
-class Watch:
+class Subscription:
     """One listener."""
 
     def __init__(self) -> None:
@@ -36,17 +36,17 @@ class Watch:
         self._changed.set()
 
 
-class Watches:
+class ChangeFeed:
     """All listeners."""
 
     def __init__(self) -> None:
-        self._of_all: set[Watch] = set()
-        self._of_job: dict[str, set[Watch]] = defaultdict(set)
+        self._of_all: set[Subscription] = set()
+        self._of_job: dict[str, set[Subscription]] = defaultdict(set)
 
     @contextmanager
-    def open(self, job: str | None) -> Iterator[Watch]:
+    def open(self, job: str | None) -> Iterator[Subscription]:
         """Listen to a job, or to all and the seconds, while the block runs."""
-        watch = Watch()
+        watch = Subscription()
         listeners = self._of_all if job is None else self._of_job[job]
         listeners.add(watch)
         try:

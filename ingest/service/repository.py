@@ -6,17 +6,19 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from capstan.ingest.service.job_run import Ids, JobRun, PauseReason, job_of, load_run
 from capstan.ingest.service.jobs import ENDED, Job, NoSuchJobError, State
-from capstan.ingest.service.store import Store
-from capstan.ingest.service.work import Hindrance, Ids, Work, job_of, load_work
+from capstan.ingest.service.store import Database
 
 
-class Ledger:
-    """Jobs by id. `hindrance` tells why the service pauses all, and why it does not deliver."""
+class JobRepository:
+    """Jobs by id. `pause_reason` tells why the service pauses all, and why it does not deliver."""
 
-    def __init__(self, store: Store, delivers: bool, hindrance: Callable[[], Hindrance]) -> None:
-        self.works: dict[str, Work] = {}
-        self._store, self._delivers, self._hindrance = store, delivers, hindrance
+    def __init__(
+        self, store: Database, delivers: bool, pause_reason: Callable[[], PauseReason]
+    ) -> None:
+        self.works: dict[str, JobRun] = {}
+        self._store, self._delivers, self._hindrance = store, delivers, pause_reason
         last = next(store.read("SELECT max(id) FROM jobs"))[0]
         self.ids = Ids(last)
         self._ended, self._counted = Counter[State](), float("-inf")
@@ -46,22 +48,22 @@ class Ledger:
         """Take up the jobs that a service before left unfinished."""
         sql = "SELECT * FROM jobs WHERE state NOT IN ('done', 'failed', 'cancelled') ORDER BY id"
         for row in self._store.read(sql):
-            self.works[row["id"]] = load_work(self._store, row)
+            self.works[row["id"]] = load_run(self._store, row)
 
     def known(self) -> set[str]:
         """All ids."""
         return {row["id"] for row in self._store.read("SELECT id FROM jobs")} | set(self.works)
 
-    def find(self, id: str) -> Work:
+    def find(self, id: str) -> JobRun:
         """A job with its chunks, be it from the store; NoSuchJobError."""
-        return self.works.get(id) or load_work(self._store, self._row(id))
+        return self.works.get(id) or load_run(self._store, self._row(id))
 
-    def reload(self, id: str) -> Work:
+    def reload(self, id: str) -> JobRun:
         """A job as the store has it, in place of the one in memory."""
         self.works.pop(id, None)
-        return load_work(self._store, self._row(id))
+        return load_run(self._store, self._row(id))
 
-    def view(self, work: Work) -> Job:
+    def view(self, work: JobRun) -> Job:
         """A job as clients see it."""
         return work.view(self._delivers, self._hindrance())
 

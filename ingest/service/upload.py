@@ -26,7 +26,7 @@ LONGEST_NAME = 200  # bytes; a file's name may have 255
 
 
 @dataclass(slots=True)
-class Cuts:
+class ChunkedList:
     """What a TSV was cut into: lines of each chunk, and its contents where they are no files."""
 
     rows: list[int]
@@ -35,7 +35,7 @@ class Cuts:
 
 
 @dataclass(eq=False)
-class Intake:
+class Upload:
     """Takes the bytes of one TSV."""
 
     incoming: Path
@@ -71,7 +71,7 @@ class Intake:
         if self._held_size >= PIECE:
             await self._flush()
 
-    async def finish(self) -> Cuts:
+    async def finish(self) -> ChunkedList:
         """Make sure that all is on the disk, or small; BadSubmissionError for what is no TSV."""
         if not self._size:
             raise BadSubmissionError("empty; give lines of caption<TAB>url")
@@ -81,7 +81,7 @@ class Intake:
             return self._in_memory()
         await self._flush()
         await self._in_thread(self._end)
-        return Cuts(self._rows, self._folder, None)
+        return ChunkedList(self._rows, self._folder, None)
 
     async def drop(self) -> None:
         """Remove what is there."""
@@ -101,7 +101,7 @@ class Intake:
                 raise
             raise FullError("the disk has no room for it; try again later") from error
 
-    def _in_memory(self) -> Cuts:
+    def _in_memory(self) -> ChunkedList:
         chunks: list[bytes] = []
         begun = bytearray()
         for part, is_last in self._divider.divide(b"".join(self._held)):
@@ -111,7 +111,7 @@ class Intake:
                 begun.clear()
         if begun:
             chunks.append(bytes(begun))
-        return Cuts([lines(chunk) for chunk in chunks], None, chunks)
+        return ChunkedList([lines(chunk) for chunk in chunks], None, chunks)
 
     async def _flush(self) -> None:
         self.check_room()

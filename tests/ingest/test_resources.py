@@ -9,11 +9,11 @@ import pytest
 
 from capstan.chunks import Chunk, find_chunks
 from capstan.ingest import work as work_module
-from capstan.ingest.config import Settings
+from capstan.ingest.config import IngestSettings
 from capstan.ingest.job import open_job
-from capstan.ingest.messages import Shard, Told
+from capstan.ingest.messages import ShardDone, Told
+from capstan.ingest.resources import EngineResources, PoolInfo, open_resources
 from capstan.ingest.work import Engine, StoppedError
-from capstan.ingest.workplace import Crew, Workplace, open_workplace
 from capstan.testing.web import Fault, Web
 from tests.ingest.conftest import write_chunk
 
@@ -21,14 +21,14 @@ from tests.ingest.conftest import write_chunk
 class Job:
     """An engine, its rows, and the chunks it has made shards of."""
 
-    def __init__(self, settings: Settings, place: Workplace, name: str) -> None:
+    def __init__(self, settings: IngestSettings, place: EngineResources, name: str) -> None:
         folder = settings.input.parent / name
         self.settings = replace(settings, input=folder / "in", output=folder / "out")
         self.written: list[str] = []
         self.engine = Engine(self.settings, place, self.hear)
 
     def hear(self, message: Told) -> None:
-        if isinstance(message, Shard):
+        if isinstance(message, ShardDone):
             self.written.append(message.stats["chunk"])
 
     def add(self, chunk: str, urls: list[str]) -> None:
@@ -42,14 +42,14 @@ class Job:
         await self.engine.run(self.chunks())
 
 
-def at_most(settings: Settings, per_host: int, in_flight: int = 64) -> Settings:
+def at_most(settings: IngestSettings, per_host: int, in_flight: int = 64) -> IngestSettings:
     return replace(settings, load=replace(settings.load, per_host=per_host, in_flight=in_flight))
 
 
 async def test_a_job_that_waits_for_its_host_does_not_hold_up_another(
-    web: Web, settings: Settings
+    web: Web, settings: IngestSettings
 ) -> None:
-    async with open_workplace(at_most(settings, 1, in_flight=2), Crew()) as place:
+    async with open_resources(at_most(settings, 1, in_flight=2), PoolInfo()) as place:
         stalled, quick = (Job(settings, place, name) for name in ("stalled", "quick"))
         stalled.add("0", [web.url("wide.jpg", Fault.STALLED, row) for row in range(5)])
         elsewhere = web.url("wide.jpg").replace("127.0.0.1", "localhost")
@@ -62,8 +62,8 @@ async def test_a_job_that_waits_for_its_host_does_not_hold_up_another(
         assert stalled.written == ["0"]
 
 
-async def test_jobs_share_a_host_s_limit_and_take_turns(web: Web, settings: Settings) -> None:
-    async with open_workplace(at_most(settings, 1), Crew()) as place:
+async def test_jobs_share_a_host_s_limit_and_take_turns(web: Web, settings: IngestSettings) -> None:
+    async with open_resources(at_most(settings, 1), PoolInfo()) as place:
         jobs = [Job(settings, place, name) for name in ("ours", "theirs")]
         for job in jobs:
             rows = range(24)
@@ -78,9 +78,9 @@ async def test_jobs_share_a_host_s_limit_and_take_turns(web: Web, settings: Sett
 
 
 async def test_a_job_that_ends_badly_or_is_stopped_leaves_its_places_to_others(
-    web: Web, settings: Settings
+    web: Web, settings: IngestSettings
 ) -> None:
-    async with open_workplace(at_most(settings, 1), Crew()) as place:
+    async with open_resources(at_most(settings, 1), PoolInfo()) as place:
         broken, stopped, last = (Job(settings, place, name) for name in ("bad", "out", "last"))
         broken.add("0", [web.url("wide.jpg", row=1)])
         broken.settings.output.write_text("in the way of a directory")
@@ -104,7 +104,7 @@ async def test_a_job_that_ends_badly_or_is_stopped_leaves_its_places_to_others(
 
 
 async def test_a_job_that_is_stopped_while_it_opens_a_chunk_lets_go_of_it(
-    web: Web, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    web: Web, settings: IngestSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opening, may_open, opened = (threading.Event() for _ in range(3))
 
@@ -115,7 +115,7 @@ async def test_a_job_that_is_stopped_while_it_opens_a_chunk_lets_go_of_it(
         opened.set()
         return job
 
-    async with open_workplace(settings, Crew()) as place:
+    async with open_resources(settings, PoolInfo()) as place:
         stopped, again = (Job(settings, place, "same") for _ in range(2))
         stopped.add("0", [web.url("wide.jpg")])
         with monkeypatch.context() as patched:
@@ -130,5 +130,5 @@ async def test_a_job_that_is_stopped_while_it_opens_a_chunk_lets_go_of_it(
                 await running
             assert caught.group_contains(StoppedError)
             assert await asyncio.to_thread(opened.wait, 20)
-        await again.run()  # its spool is locked, if another holds it
+        await again.run()  # its journal is locked, if another holds it
         assert again.written == ["0"]

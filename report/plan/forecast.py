@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, median_low
 
-from capstan.report.plan.cluster import Ran, run
-from capstan.report.plan.needs import Need, needs
+from capstan.report.plan.cluster import StageRun, run
 from capstan.report.plan.rates import Rates
+from capstan.report.plan.requirements import Need, needs
 from capstan.report.plan.scenario import Scenario
 from capstan.report.plan.stages import MOST_ROWS, Ingested, Planner
-from capstan.report.plan.web import Web
+from capstan.report.plan.web import WebModel
 
 BUSY = 0.7  # share of the time from which a part of a worker counts as what limits it
 WHOLE = "all"  # the name of all stages together
@@ -29,14 +29,14 @@ class Span:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Forecast:
     """What is to be expected."""
 
     scenario: Scenario
-    web: Web
+    web: WebModel
     rates: Rates
     ingested: Ingested
-    course: Sequence[Ran]
+    course: Sequence[StageRun]
     needs: Sequence[Need]
     spans: Mapping[str, Span]  # by stage, and of the WHOLE
 
@@ -46,11 +46,11 @@ class Plan:
         return sum(ran.seconds for ran in self.course)
 
     @property
-    def bottleneck(self) -> Ran:
+    def bottleneck(self) -> StageRun:
         """The stage that takes longest."""
         return max(self.course, key=lambda ran: ran.seconds)
 
-    def stage(self, name: str) -> Ran:
+    def stage(self, name: str) -> StageRun:
         """A stage by name."""
         return next(ran for ran in self.course if ran.stage.name == name)
 
@@ -60,7 +60,7 @@ class Plan:
         samples = self.ingested.samples
         return {part: fmean(seen.busy[part] for seen in samples) for part in samples[0].busy}
 
-    def why(self, ran: Ran) -> str:
+    def why(self, ran: StageRun) -> str:
         """What holds a stage up, in words."""
         part, share = max(ran.shares.items(), key=lambda item: item[1])
         if part != "work":
@@ -86,7 +86,7 @@ class Plan:
         )
 
 
-def make_plan(scenario: Scenario, web: Web, rates: Rates, seeds: int = 1) -> Plan:
+def make_plan(scenario: Scenario, web: WebModel, rates: Rates, seeds: int = 1) -> Forecast:
     """Simulate a scenario with so many seeds, each with rows and hosts by its own lot."""
     each = [
         simulated(replace(scenario, seed=scenario.seed + number), web, rates)
@@ -96,21 +96,23 @@ def make_plan(scenario: Scenario, web: Web, rates: Rates, seeds: int = 1) -> Pla
     return replace(plan, spans={name: _span(name, each) for name in plan.spans})
 
 
-def simulated(scenario: Scenario, web: Web, rates: Rates, most_rows: int = MOST_ROWS) -> Plan:
+def simulated(
+    scenario: Scenario, web: WebModel, rates: Rates, most_rows: int = MOST_ROWS
+) -> Forecast:
     """Simulate a scenario with its seed, with so many rows one by one, or a chunk."""
     planner = Planner(scenario, web, rates)
     return _of(planner, scenario, planner.ingest(most_rows), rates)
 
 
-def _of(planner: Planner, scenario: Scenario, ingested: Ingested, rates: Rates) -> Plan:
+def _of(planner: Planner, scenario: Scenario, ingested: Ingested, rates: Rates) -> Forecast:
     course = run(planner.stages(ingested), planner.store)
     needed = needs(scenario, planner, ingested, course, rates)
-    plan = Plan(scenario, planner.web, rates, ingested, course, needed, {})
+    plan = Forecast(scenario, planner.web, rates, ingested, course, needed, {})
     names = [*(ran.stage.name for ran in course), WHOLE]
     return replace(plan, spans={name: _span(name, [plan]) for name in names})
 
 
-def _together(each: Sequence[Plan]) -> Plan:
+def _together(each: Sequence[Forecast]) -> Forecast:
     """On a cluster chunks of all seeds by turns; on a machine the run of median length."""
     first = each[0]
     if first.scenario.cluster.machine:
@@ -121,6 +123,6 @@ def _together(each: Sequence[Plan]) -> Plan:
     return _of(planner, first.scenario, Ingested(samples, first.ingested.rows), first.rates)
 
 
-def _span(name: str, each: Sequence[Plan]) -> Span:
+def _span(name: str, each: Sequence[Forecast]) -> Span:
     seconds = [plan.seconds if name == WHOLE else plan.stage(name).seconds for plan in each]
     return Span(min(seconds), max(seconds))

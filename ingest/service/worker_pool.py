@@ -11,12 +11,12 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 
-from capstan.ingest.config import Settings
+from capstan.ingest.config import IngestSettings
+from capstan.ingest.resources import PoolInfo
 from capstan.ingest.scheduling.pauses import Pauses
-from capstan.ingest.service.messages import Beat, Drain, FromWorker, Ready, ToWorker
-from capstan.ingest.service.turns import Bench
+from capstan.ingest.service.fair_queue import WorkerSlots
+from capstan.ingest.service.messages import Drain, FromWorker, Heartbeat, ToWorker, WorkerReady
 from capstan.ingest.service.worker import worker_main
-from capstan.ingest.workplace import Crew
 
 logger = logging.getLogger(__name__)
 
@@ -25,12 +25,12 @@ LONGEST_WAIT = 10.0  # seconds
 STOP_PATIENCE = 9.0  # seconds for workers to drain
 
 
-class Hand:
+class WorkerProcess:
     """One worker process, from its start to its death."""
 
     def __init__(self, process: SpawnProcess, connection: Connection) -> None:
         self.process, self._connection = process, connection
-        self.bench = Bench()
+        self.bench = WorkerSlots()
         self.is_ready = False
         self.in_flight = 0
         self.began = time.monotonic()
@@ -49,7 +49,7 @@ class Hand:
             while True:
                 hear(self._connection.recv())
 
-    def bury(self) -> str:
+    def join(self) -> str:
         """Wait for the end of a process that is gone; returns how it ended. Blocks."""
         self.process.join()
         self._connection.close()
@@ -57,36 +57,36 @@ class Hand:
         return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
 
 
-class Hands:
+class WorkerPool:
     """All workers. `hear` is called with what they say, `lost` when one has died."""
 
     def __init__(
         self,
-        settings: Settings,
+        settings: IngestSettings,
         count: int,
-        hear: Callable[[Hand, FromWorker], None],
-        lost: Callable[[Hand, str], None],
+        hear: Callable[[WorkerProcess, FromWorker], None],
+        lost: Callable[[WorkerProcess, str], None],
     ) -> None:
         self._settings, self._count = settings, count
         self._hear, self._lost = hear, lost
         self._context = multiprocessing.get_context("spawn")
-        self._crew = Crew(count, Pauses.shared(self._context))
+        self._pool_info = PoolInfo(count, Pauses.shared(self._context))
         self._loop = asyncio.get_running_loop()
-        self._hands: set[Hand] = set()
+        self._worker_pool: set[WorkerProcess] = set()
         self._keepers: list[asyncio.Task[None]] = []
         self._stopping = asyncio.Event()
         self._threads = ThreadPoolExecutor(count, "listen")
 
     @property
-    def ready(self) -> list[Hand]:
+    def ready(self) -> list[WorkerProcess]:
         """Workers that take chunks, the least busy first."""
-        ready = [hand for hand in self._hands if hand.is_ready]
+        ready = [hand for hand in self._worker_pool if hand.is_ready]
         return sorted(ready, key=lambda hand: len(hand.bench.seats))
 
     @property
     def in_flight(self) -> int:
         """Rows being fetched or decoded."""
-        return sum(hand.in_flight for hand in self._hands)
+        return sum(hand.in_flight for hand in self._worker_pool)
 
     def start(self) -> None:
         """Start all."""
@@ -95,7 +95,7 @@ class Hands:
     def stop_soon(self) -> None:
         """Let none begin anything more."""
         self._stopping.set()
-        for hand in self._hands:
+        for hand in self._worker_pool:
             hand.send(Drain())
 
     async def stop(self) -> None:
@@ -103,7 +103,7 @@ class Hands:
         self.stop_soon()
         if self._keepers:
             _, late = await asyncio.wait(self._keepers, timeout=STOP_PATIENCE)
-            for hand in self._hands if late else ():
+            for hand in self._worker_pool if late else ():
                 hand.process.kill()
             await asyncio.gather(*self._keepers)
 
@@ -113,7 +113,7 @@ class Hands:
         while not self._stopping.is_set():
             hand = await self._start()
             how = await self._loop.run_in_executor(self._threads, self._live, hand)
-            self._hands.discard(hand)
+            self._worker_pool.discard(hand)
             if self._stopping.is_set():
                 return
             logger.error("worker %s %s; started again", hand.process.pid, how)
@@ -124,33 +124,33 @@ class Hands:
                 async with asyncio.timeout(wait):
                     await self._stopping.wait()
 
-    async def _start(self) -> Hand:
+    async def _start(self) -> WorkerProcess:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
             target=worker_main,
             name="ingest",
-            args=(theirs, self._settings, self._crew),
+            args=(theirs, self._settings, self._pool_info),
             daemon=True,
         )
         await asyncio.to_thread(process.start)
         theirs.close()
-        hand = Hand(process, ours)
-        self._hands.add(hand)
+        hand = WorkerProcess(process, ours)
+        self._worker_pool.add(hand)
         if self._stopping.is_set():
             hand.send(Drain())
         return hand
 
-    def _live(self, hand: Hand) -> str:
+    def _live(self, hand: WorkerProcess) -> str:
         def hear(message: FromWorker) -> None:
             self._loop.call_soon_threadsafe(self._heard, hand, message)
 
         hand.listen(hear)
-        return hand.bury()
+        return hand.join()
 
-    def _heard(self, hand: Hand, message: FromWorker) -> None:
-        if isinstance(message, Ready):
+    def _heard(self, hand: WorkerProcess, message: FromWorker) -> None:
+        if isinstance(message, WorkerReady):
             hand.is_ready = True
-        elif isinstance(message, Beat):
+        elif isinstance(message, Heartbeat):
             hand.in_flight = message.in_flight
             return
         elif isinstance(message, Exception):

@@ -5,13 +5,13 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
-from capstan.ingest.service import intake
-from capstan.ingest.service.intake import Cuts, Intake
+from capstan.ingest.service import upload
 from capstan.ingest.service.jobs import BadSubmissionError, FullError
+from capstan.ingest.service.upload import ChunkedList, Upload
 from tests.examples import examples
 
 
-def contents(cuts: Cuts) -> list[bytes]:
+def contents(cuts: ChunkedList) -> list[bytes]:
     """Of all chunks, in order."""
     if cuts.data is not None:
         return cuts.data
@@ -26,8 +26,8 @@ def left(folder: Path) -> list[Path]:
 @pytest.fixture
 def pieces_are_small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """So that few bytes are many pieces."""
-    monkeypatch.setattr(intake, "PIECE", 16)
-    monkeypatch.setattr(intake, "SMALL", 64)
+    monkeypatch.setattr(upload, "PIECE", 16)
+    monkeypatch.setattr(upload, "SMALL", 64)
     yield
 
 
@@ -47,13 +47,13 @@ async def test_chunks_put_together_are_the_tsv(
     tmp_path: Path,
 ) -> None:
     tsv = b"\n".join([b"a\tb", *lines]) + (b"\n" if ends else b"")
-    taken = Intake(tmp_path, "a.tsv", rows, 1 << 20, lambda: None)
+    taken = Upload(tmp_path, "a.tsv", rows, 1 << 20, lambda: None)
     for start in range(0, len(tsv), cut):
         await taken.write(tsv[start : start + cut])
     cuts = await taken.finish()
     chunks = contents(cuts)
     assert b"".join(chunks) == tsv
-    assert cuts.rows == [intake.lines(chunk) for chunk in chunks]
+    assert cuts.rows == [upload.lines(chunk) for chunk in chunks]
     assert all(count == rows for count in cuts.rows[:-1]) and 1 <= cuts.rows[-1] <= rows
     await taken.drop()
     assert left(tmp_path) == []
@@ -62,8 +62,8 @@ async def test_chunks_put_together_are_the_tsv(
 async def test_the_number_of_chunks_is_bounded(
     monkeypatch: pytest.MonkeyPatch, pieces_are_small: None, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(intake, "MOST_CHUNKS", 10)
-    taken = Intake(tmp_path, "a.tsv", 1, 1 << 20, lambda: None)
+    monkeypatch.setattr(upload, "MOST_CHUNKS", 10)
+    taken = Upload(tmp_path, "a.tsv", 1, 1 << 20, lambda: None)
     with pytest.raises(BadSubmissionError, match="10 chunks"):
         for _ in range(30):
             await taken.write(b"a\tb\n")
@@ -74,7 +74,7 @@ async def test_no_room_is_noticed_while_it_comes(pieces_are_small: None, tmp_pat
     def full() -> None:
         raise FullError("full")
 
-    taken = Intake(tmp_path, "a.tsv", 1, 1 << 20, full)
+    taken = Upload(tmp_path, "a.tsv", 1, 1 << 20, full)
     with pytest.raises(FullError):
         await taken.write(b"a\tb\n" * 10)
     await taken.drop()

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 
-from capstan.report.plan.outlook import Plan, simulated
+from capstan.report.plan.forecast import Forecast, simulated
 from capstan.report.plan.rates import Rates
 from capstan.report.plan.scenario import MOST_CHUNK_ROWS, Scenario
 
@@ -27,7 +27,7 @@ class Change:
         return 1 - self.seconds / self.before
 
 
-def try_changes(plan: Plan) -> Sequence[Change]:
+def try_changes(plan: Forecast) -> Sequence[Change]:
     """Changes, those that save most first; all with the same draws."""
     scenario, web = _small(plan.scenario), plan.web
     before = simulated(scenario, web, plan.rates, TRIAL_ROWS).seconds

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from capstan.ingest.service.work import Task, Work
+from capstan.ingest.service.job_run import ChunkTask, JobRun
 
 PLACES = 8  # large jobs at a worker at a time, and as many small ones
 LINGERING = 32  # jobs at a worker that get no more chunks, while their slow rows come to an end
@@ -19,20 +19,20 @@ FATAL = 4  # crashes after which its job fails
 
 
 @dataclass(eq=False)
-class Seat:
+class Assignment:
     """A job at a worker: an engine there."""
 
-    work: Work
-    out: dict[str, Task] = field(default_factory=dict)  # chunks by name
+    work: JobRun
+    out: dict[str, ChunkTask] = field(default_factory=dict)  # chunks by name
     live: Counter[str | None] = field(default_factory=Counter)  # of their rows
     is_closing: bool = False  # it gets no more
 
 
 @dataclass(eq=False)
-class Bench:
+class WorkerSlots:
     """A worker's places."""
 
-    seats: dict[str, Seat] = field(default_factory=dict)  # by job
+    seats: dict[str, Assignment] = field(default_factory=dict)  # by job
     is_alone: bool = False  # a suspect is being done
 
     def has_room(self, small: bool) -> bool:
@@ -44,17 +44,17 @@ class Bench:
         return not self.is_alone and closing < LINGERING and taken < PLACES
 
 
-class Turns:
+class FairQueue:
     """Jobs with chunks that wait for a worker, in turn."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._large: dict[Work, None] = {}  # that have no seat
-        self._small: dict[Work, None] = {}  # the same
-        self._seated: Counter[Work] = Counter()  # seats of those that have any
-        self._sharing: dict[Work, None] = {}  # of these, that have more chunks
+        self._large: dict[JobRun, None] = {}  # that have no seat
+        self._small: dict[JobRun, None] = {}  # the same
+        self._seated: Counter[JobRun] = Counter()  # seats of those that have any
+        self._sharing: dict[JobRun, None] = {}  # of these, that have more chunks
 
-    def add(self, work: Work) -> None:
+    def add(self, work: JobRun) -> None:
         """Let a job wait for its turn, if it has chunks that do."""
         self.drop(work)
         if not work.has_more:
@@ -64,12 +64,12 @@ class Turns:
         else:
             (self._small if work.is_small else self._large)[work] = None
 
-    def drop(self, work: Work) -> None:
+    def drop(self, work: JobRun) -> None:
         """Give a job no more turns."""
         for line in (self._large, self._small, self._sharing):
             line.pop(work, None)
 
-    def fill(self, bench: Bench) -> Iterator[tuple[Work, Task]]:
+    def fill(self, bench: WorkerSlots) -> Iterator[tuple[JobRun, ChunkTask]]:
         """Give a worker jobs until its places are taken; each with its first chunk."""
         if not bench.seats and (suspect := self._suspect()):
             bench.is_alone = True
@@ -77,7 +77,7 @@ class Turns:
         while work := self._next(bench):
             yield self._sit(bench, work, work.pending.popleft())
 
-    def more(self, bench: Bench, seat: Seat) -> Task | None:
+    def more(self, bench: WorkerSlots, seat: Assignment) -> ChunkTask | None:
         """The next chunk for a job that has begun all rows it had, if it may stay."""
         work = seat.work
         may_stay = work in self._sharing and work.pending and not (self._large or bench.is_alone)
@@ -86,7 +86,7 @@ class Turns:
             return None
         return self._give(seat, work.pending.popleft())
 
-    def end(self, bench: Bench, seat: Seat) -> None:
+    def end(self, bench: WorkerSlots, seat: Assignment) -> None:
         """Note that a job has left a worker; what it had out waits again."""
         del bench.seats[seat.work.id]
         bench.is_alone = bench.is_alone and bool(bench.seats)
@@ -98,34 +98,34 @@ class Turns:
             (seat.work.suspects if suspected else seat.work.pending).append(task)
         seat.out.clear()
 
-    def seats(self, work: Work) -> int:
+    def seats(self, work: JobRun) -> int:
         """Workers that a job is at."""
         return self._seated[work]
 
-    def _next(self, bench: Bench) -> Work | None:
+    def _next(self, bench: WorkerSlots) -> JobRun | None:
         for small, line in ((True, self._small), (False, self._large), (False, self._sharing)):
             if bench.has_room(small) and (work := self._first(line, bench)):
                 return work
         return None
 
-    def _first(self, line: dict[Work, None], bench: Bench) -> Work | None:
+    def _first(self, line: dict[JobRun, None], bench: WorkerSlots) -> JobRun | None:
         now = self._clock()
         for work in line:
             if work.pending and work.not_before <= now and work.id not in bench.seats:
                 return work
         return None
 
-    def _suspect(self) -> Work | None:
+    def _suspect(self) -> JobRun | None:
         lines = (self._small, self._large, self._sharing)
         return next((work for line in lines for work in line if work.suspects), None)
 
-    def _sit(self, bench: Bench, work: Work, task: Task) -> tuple[Work, Task]:
-        seat = bench.seats[work.id] = Seat(work)
+    def _sit(self, bench: WorkerSlots, work: JobRun, task: ChunkTask) -> tuple[JobRun, ChunkTask]:
+        seat = bench.seats[work.id] = Assignment(work)
         self._seated[work] += 1
         self._give(seat, task)
         return work, task
 
-    def _give(self, seat: Seat, task: Task) -> Task:
+    def _give(self, seat: Assignment, task: ChunkTask) -> ChunkTask:
         seat.out[seat.work.chunk_name(task)] = task
         self.add(seat.work)  # behind the others
         return task

@@ -7,13 +7,13 @@ from collections import Counter, deque
 from capstan.ingest.messages import Tally
 from capstan.ingest.service.jobs import HostLine, Second
 from capstan.ingest.statistics import HostCount
-from capstan.ingest.statistics import Statistics as Seen
+from capstan.ingest.statistics import RowStatistics as Seen
 
 SECONDS = 600
 HOSTS = 50  # shown
 
 
-class Figures:
+class RollingStats:
     """Counts since the service was started."""
 
     def __init__(self) -> None:

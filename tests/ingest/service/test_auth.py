@@ -11,10 +11,10 @@ from aiohttp.test_utils import make_mocked_request
 from hypothesis import given
 from hypothesis import strategies as st
 
-from capstan.http.refusals import RefusedError
-from capstan.ingest.service import contract, guard
-from capstan.ingest.service.contract import check, document, query_schemas, read_query
-from capstan.ingest.service.guard import COOKIE, SESSION, Guard
+from capstan.http.errors import RequestError
+from capstan.ingest.service import auth, validation
+from capstan.ingest.service.auth import COOKIE, SESSION, Auth
+from capstan.ingest.service.validation import check, document, query_schemas, read_query
 
 TOKEN = "open sesame"
 JOBS = "/api/jobs"
@@ -25,11 +25,11 @@ def asked(path: str = JOBS, method: str = "GET", **headers: str) -> web.Request:
     return make_mocked_request(method, path, headers={"Host": "127.0.0.1:8090"} | named)
 
 
-def status(keeper: Guard, request: web.Request) -> int:
+def status(keeper: Auth, request: web.Request) -> int:
     """What it is refused with; 200 if it is not."""
     try:
         keeper.check(request)
-    except RefusedError as error:
+    except RequestError as error:
         return error.status
     return 200
 
@@ -48,48 +48,48 @@ def status(keeper: Guard, request: web.Request) -> int:
     ],
 )
 def test_the_token_lets_in(header: str, expected: int) -> None:
-    assert status(Guard(TOKEN), asked(Authorization=header)) == expected
+    assert status(Auth(TOKEN), asked(Authorization=header)) == expected
 
 
-@pytest.mark.parametrize("path", sorted(guard.OPEN))
+@pytest.mark.parametrize("path", sorted(auth.OPEN))
 def test_some_addresses_are_open(path: str) -> None:
-    assert status(Guard(TOKEN), asked(path)) == 200
+    assert status(Auth(TOKEN), asked(path)) == 200
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/api/jobs", "/api/events", "/api/", "/other"])
 def test_all_others_are_not(path: str) -> None:
-    assert status(Guard(TOKEN), asked(path)) == 401
+    assert status(Auth(TOKEN), asked(path)) == 401
 
 
-def cookie_of(keeper: Guard, **headers: str) -> Any:
+def cookie_of(keeper: Auth, **headers: str) -> Any:
     response = web.Response()
     keeper.sign_in(asked(**headers), response)
     return response.cookies[COOKIE]
 
 
 def test_a_cookie_is_as_good_as_the_token_and_does_not_tell_it() -> None:
-    cookie = cookie_of(Guard(TOKEN))
+    cookie = cookie_of(Auth(TOKEN))
     assert (cookie["httponly"], cookie["samesite"], cookie["secure"]) == (True, "Strict", False)
     assert TOKEN not in cookie.value
-    assert status(Guard(TOKEN), asked(Cookie=f"session={cookie.value}")) == 200
-    assert status(Guard("new since"), asked(Cookie=f"session={cookie.value}")) == 401
+    assert status(Auth(TOKEN), asked(Cookie=f"session={cookie.value}")) == 200
+    assert status(Auth("new since"), asked(Cookie=f"session={cookie.value}")) == 401
 
 
 def test_behind_tls_a_cookie_is_for_tls_only() -> None:
-    assert cookie_of(Guard(TOKEN), X_Forwarded_Proto="https")["secure"] is True
+    assert cookie_of(Auth(TOKEN), X_Forwarded_Proto="https")["secure"] is True
 
 
 def test_a_cookie_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    value = cookie_of(Guard(TOKEN)).value
+    value = cookie_of(Auth(TOKEN)).value
     monkeypatch.setattr(time, "time", lambda now=time.time(): now + SESSION + 1)  # noqa: B008
-    assert status(Guard(TOKEN), asked(Cookie=f"session={value}")) == 401
+    assert status(Auth(TOKEN), asked(Cookie=f"session={value}")) == 401
 
 
 @given(st.text(string.printable.replace(";", "").replace(",", ""), max_size=100))
 def test_no_made_up_cookie_lets_in(text: str) -> None:
     for value in (text, f"9999999999.{text}", f"{text}.{'0' * 64}"):
         clean = value.translate({ord(each): None for each in '\r\n"\\'})
-        assert status(Guard(TOKEN), asked(Cookie=f"session={clean}")) == 401
+        assert status(Auth(TOKEN), asked(Cookie=f"session={clean}")) == 401
 
 
 @pytest.mark.parametrize(
@@ -111,8 +111,8 @@ def test_no_made_up_cookie_lets_in(text: str) -> None:
     ],
 )
 def test_without_a_token_other_names_of_loopback_are_not_served(host: str, expected: int) -> None:
-    assert status(Guard(None), asked(Host=host)) == expected
-    assert status(Guard(TOKEN), asked(Host=host, Authorization=f"Bearer {TOKEN}")) == 200
+    assert status(Auth(None), asked(Host=host)) == expected
+    assert status(Auth(TOKEN), asked(Host=host, Authorization=f"Bearer {TOKEN}")) == 200
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_without_a_token_other_names_of_loopback_are_not_served(host: str, expec
 def test_other_sites_cannot_act_through_a_browser(
     method: str, headers: dict[str, str], expected: int
 ) -> None:
-    assert status(Guard(None), asked(JOBS, method, **headers)) == expected
+    assert status(Auth(None), asked(JOBS, method, **headers)) == expected
 
 
 # What the document does not name
@@ -179,7 +179,7 @@ def test_a_query_has_the_types_of_the_document() -> None:
     ],
 )
 def test_what_is_wrong_with_a_query_is_said(operation: str, text: str, message: str) -> None:
-    with pytest.raises(RefusedError) as refused:
+    with pytest.raises(RequestError) as refused:
         query(operation, text)
     assert refused.value.status == 400
     assert str(refused.value).startswith(message)
@@ -189,8 +189,8 @@ def test_what_is_wrong_with_a_query_is_said(operation: str, text: str, message: 
 def test_any_text_is_a_value_or_refused(text: str) -> None:
     for name, schema in query_schemas("submitJob").items():
         try:
-            value = contract._parsed(schema, text, name)
-        except RefusedError as error:
+            value = validation._parsed(schema, text, name)
+        except RequestError as error:
             assert error.status == 400
             assert "\n" not in str(error)
         else:
@@ -202,7 +202,7 @@ def test_any_json_is_a_value_or_refused(value: Any) -> None:
     for name, schema in document()["components"]["schemas"]["Options"]["properties"].items():
         try:
             checked = check(schema, value, name)
-        except RefusedError as error:
+        except RequestError as error:
             assert "\n" not in str(error)
         else:
             assert json.dumps(checked)

@@ -7,24 +7,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from capstan.report.plan import stages
-from capstan.report.plan.changes import try_changes
-from capstan.report.plan.cluster import Stage, Store, Task, run
-from capstan.report.plan.outlook import WHOLE, Plan, make_plan, simulated
+from capstan.report.plan.cluster import SimStage, SimStore, SimTask, run
+from capstan.report.plan.forecast import WHOLE, Forecast, make_plan, simulated
+from capstan.report.plan.formatting import text
 from capstan.report.plan.rates import shipped_rates
 from capstan.report.plan.record import record
-from capstan.report.plan.scenario import Cluster, Hosts, Job, Scenario
+from capstan.report.plan.scenario import Cluster, Hosts, PlannedJob, Scenario
 from capstan.report.plan.web import IMAGE
-from capstan.report.plan.words import text
+from capstan.report.plan.what_if import try_changes
 from tests.examples import examples
 from tests.report.plan.parts import even, with_dead_hosts
 
 RATES = shipped_rates()
 WEB = even(50, latency=0.2, spread=0.5)
-JOB = Job(rows=8_000, chunk_rows=1_000)
-FEW = Job(rows=1_500, chunk_rows=500)  # where all are simulated, and more than once
+JOB = PlannedJob(rows=8_000, chunk_rows=1_000)
+FEW = PlannedJob(rows=1_500, chunk_rows=500)  # where all are simulated, and more than once
 
 
-def plan_of(scenario: Scenario, seeds: int = 1) -> Plan:
+def plan_of(scenario: Scenario, seeds: int = 1) -> Forecast:
     """A plan that simulates one chunk a seed."""
     assert seeds == 1
     return simulated(scenario, WEB, RATES, most_rows=1_000)
@@ -42,7 +42,7 @@ def test_rows_are_conserved(
     rows: int, chunk_rows: int, workers: int, gpus: int, machine: bool
 ) -> None:
     cluster = Cluster(workers=workers, gpus=gpus, machine=machine)
-    plan = simulated(Scenario(Job(rows, chunk_rows), cluster), WEB, RATES, most_rows=400)
+    plan = simulated(Scenario(PlannedJob(rows, chunk_rows), cluster), WEB, RATES, most_rows=400)
     assert sum(plan.ingested.ends().values()) == rows
     for name in ("images", "consolidate"):
         ran = plan.stage(name)
@@ -81,7 +81,7 @@ def test_more_workers_are_never_slower() -> None:
 
 
 def test_the_bottleneck_moves_when_gpus_shrink() -> None:
-    job = Job(rows=1_000_000, epochs=1)
+    job = PlannedJob(rows=1_000_000, epochs=1)
     many, one = (
         plan_of(Scenario(replace(job, chunk_rows=1_000), Cluster(workers=400, gpus=gpus)))
         for gpus in (400, 1)
@@ -113,7 +113,7 @@ def test_failures_make_fewer_pictures() -> None:
 
 
 def test_changes_are_tried_and_sorted() -> None:
-    plan = plan_of(Scenario(Job(rows=400, chunk_rows=200), Cluster(workers=2, gpus=1)))
+    plan = plan_of(Scenario(PlannedJob(rows=400, chunk_rows=200), Cluster(workers=2, gpus=1)))
     changes = try_changes(plan)
     assert [change.seconds for change in changes] == sorted(change.seconds for change in changes)
     assert {"twice the GPUs", "twice the workers of images"} <= {change.what for change in changes}
@@ -122,26 +122,26 @@ def test_changes_are_tried_and_sorted() -> None:
 
 
 def test_a_stage_waits_for_the_slowest_datum_before_it() -> None:
-    def stage(name: str, *seconds: float) -> Stage:
-        return Stage(name, "rows", 2, [(Task(1, 0, each, 0), 1) for each in seconds])
+    def stage(name: str, *seconds: float) -> SimStage:
+        return SimStage(name, "rows", 2, [(SimTask(1, 0, each, 0), 1) for each in seconds])
 
-    first, second = run([stage("a", 1, 5, 1), stage("b", 1)], Store(1e9, 1e9))
+    first, second = run([stage("a", 1, 5, 1), stage("b", 1)], SimStore(1e9, 1e9))
     assert (first.end, second.begin, second.end) == (5, 5, 6)
     assert first.shares["work"] == pytest.approx(7 / 10)
     assert first.shares["idle"] == pytest.approx(3 / 10)
 
 
 def test_workers_share_the_store() -> None:
-    tasks = [(Task(1, 100, 0, 0), 4)]
-    (alone,) = run([Stage("a", "rows", 4, tasks)], Store(worker=10, all=1e9))
-    (together,) = run([Stage("a", "rows", 4, tasks)], Store(worker=10, all=20))
+    tasks = [(SimTask(1, 100, 0, 0), 4)]
+    (alone,) = run([SimStage("a", "rows", 4, tasks)], SimStore(worker=10, all=1e9))
+    (together,) = run([SimStage("a", "rows", 4, tasks)], SimStore(worker=10, all=20))
     assert alone.seconds == pytest.approx(10)
     assert together.seconds == pytest.approx(20)
 
 
 def test_very_many_rows_are_planned_by_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stages, "MOST_TASKS", 5_000)
-    job = Job(rows=2_000_000_000, chunk_rows=2_000)
+    job = PlannedJob(rows=2_000_000_000, chunk_rows=2_000)
     plan = plan_of(Scenario(job, Cluster(workers=1_000)))
     assert plan.stage("images").rows == pytest.approx(job.rows)
     datums = next(need for need in plan.needs if need.name == "datums")

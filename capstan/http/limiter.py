@@ -4,12 +4,12 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from capstan.http.refusals import RefusedError
+from capstan.http.errors import RequestError
 
 RETRY_AFTER = 1  # seconds
 
 
-class Gate:
+class ConcurrencyLimiter:
     """Counts the pictures in hand, or other `things`, from a request's arrival to its answer.
 
     So memory is bounded too: by `room` times the largest body.
@@ -26,7 +26,7 @@ class Gate:
     def enter(self, places: int = 1) -> Iterator[None]:
         """Hold places; raises RefusedError at once, 429 where there is no room."""
         if self.held + places > self.room:
-            raise RefusedError(
+            raise RequestError(
                 429, f"too many {self._things}; try again soon", retry_after=self._retry_after
             )
         self.held += places
@@ -39,7 +39,7 @@ class Gate:
     def check_open(self) -> None:
         """Raise RefusedError, 503, while draining."""
         if self.draining:
-            raise RefusedError(503, "shutting down; ask another server", retry_after=RETRY_AFTER)
+            raise RequestError(503, "shutting down; ask another server", retry_after=RETRY_AFTER)
 
     async def drain(self, seconds: float) -> None:
         """Let nobody in any more; return when all have left, at the latest after that time."""

@@ -9,15 +9,15 @@ from typing import Any
 
 from capstan.ingest.messages import Tally
 from capstan.ingest.service.jobs import Job, State
-from capstan.ingest.service.store import Statement, Store
+from capstan.ingest.service.store import Database, Statement
 
 Data = bytes  # of a chunk
-Hindrance = tuple[str | None, str | None]  # why all jobs are paused; why shards are not delivered
+PauseReason = tuple[str | None, str | None]  # why all jobs are paused; why shards are not delivered
 RATE_SECONDS = 10  # over which a job's rate is taken
 
 
 @dataclass(slots=True, eq=False)
-class Task:
+class ChunkTask:
     """A chunk of a job."""
 
     number: int
@@ -54,7 +54,7 @@ def counts_of(stats: dict[str, Any]) -> Counter[str | None]:
 
 
 @dataclass(eq=False)
-class Work:
+class JobRun:
     """A job that is not ended, or that some worker still has something of."""
 
     id: str
@@ -62,7 +62,7 @@ class Work:
     options: dict[str, Any]
     rows: int
     created: float
-    tasks: list[Task]
+    tasks: list[ChunkTask]
     state: State = State.QUEUED
     why: str | None = None
     started: float | None = None
@@ -73,8 +73,8 @@ class Work:
     bytes: int = 0
     shards: int = 0
     delivered: int = 0
-    pending: deque[Task] = field(default_factory=deque)
-    suspects: deque[Task] = field(default_factory=deque)  # each is done alone at a worker
+    pending: deque[ChunkTask] = field(default_factory=deque)
+    suspects: deque[ChunkTask] = field(default_factory=deque)  # each is done alone at a worker
     troubles: int = 0  # engines that ended badly since the last shard
     not_before: float = 0.0  # by a monotonic clock: no engine begins earlier
     _recent: deque[int] = field(default_factory=lambda: deque(maxlen=RATE_SECONDS))
@@ -100,7 +100,7 @@ class Work:
         """Whether a chunk waits for a worker."""
         return bool(self.pending or self.suspects)
 
-    def chunk_name(self, task: Task) -> str:
+    def chunk_name(self, task: ChunkTask) -> str:
         """Names the shard."""
         return f"{self.name}/{task.number:016x}"
 
@@ -115,7 +115,7 @@ class Work:
         self.bytes += tally.bytes
         self._second += tally.reasons.total() - tally.kept
 
-    def make_whole(self, task: Task, stats: dict[str, Any]) -> None:
+    def make_whole(self, task: ChunkTask, stats: dict[str, Any]) -> None:
         """Note that a shard is there."""
         task.is_whole, task.crashes, self.troubles = True, 0, 0
         self.whole.update(counts_of(stats))
@@ -131,9 +131,9 @@ class Work:
         self._recent.clear()
         self._second = 0
 
-    def view(self, delivers: bool, hindrance: Hindrance) -> Job:
+    def view(self, delivers: bool, pause_reason: PauseReason) -> Job:
         """The job as clients see it."""
-        held, trouble = hindrance
+        held, trouble = pause_reason
         counts = Counts(self.whole + self.live)
         state, why = self.state, self.why
         if state in (State.QUEUED, State.RUNNING):
@@ -202,12 +202,12 @@ class Work:
             (state, why, finished, ",".join(sorted(self.retry)), self.id),
         )
 
-    def was_delivered(self, task: Task) -> Statement:
+    def was_delivered(self, task: ChunkTask) -> Statement:
         """A shard that the sink has."""
         sql = "UPDATE chunks SET delivered = 1 WHERE job = ? AND number = ?"
         return sql, (self.id, task.number)
 
-    def shard_made(self, task: Task, stats: dict[str, Any]) -> Statement:
+    def shard_made(self, task: ChunkTask, stats: dict[str, Any]) -> Statement:
         """A chunk whose shard is whole."""
         return (
             "UPDATE chunks SET whole = 1, images = ?, failures = ?, delivered = 0 "
@@ -216,9 +216,9 @@ class Work:
         )
 
 
-def load_work(store: Store, row: Any) -> Work:
+def load_run(store: Database, row: Any) -> JobRun:
     """A job of the store, with its chunks."""
-    work = Work(
+    work = JobRun(
         row["id"],
         row["name"],
         json.loads(row["options"]),
@@ -238,7 +238,7 @@ def load_work(store: Store, row: Any) -> Work:
     )
     for chunk in store.read(sql, work.id):
         marks = bool(chunk["whole"]), bool(chunk["delivered"])
-        work.tasks.append(Task(chunk["number"], chunk["rows"], *marks))
+        work.tasks.append(ChunkTask(chunk["number"], chunk["rows"], *marks))
         if chunk["whole"]:
             work.whole.update({None: chunk["images"], **json.loads(chunk["failures"])})
             work.shards += 1

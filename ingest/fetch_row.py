@@ -2,18 +2,18 @@
 
 import time
 
-from capstan.ingest.config import Settings
+from capstan.ingest.config import IngestSettings
+from capstan.ingest.fetch_task import FetchTask
 from capstan.ingest.http.fetch import Fetched, Redirect, fetch
-from capstan.ingest.scheduling.registry import Verdict
+from capstan.ingest.resources import EngineResources
+from capstan.ingest.scheduling.registry import HostFeedback
 from capstan.ingest.scheduling.slots import Slot
 from capstan.ingest.sink import Sink
-from capstan.ingest.visit import Visit
-from capstan.ingest.workplace import Workplace
 from capstan.records import Answer, Failure, Image, Reason
 
 
-async def ask(
-    place: Workplace, settings: Settings, sink: Sink, visit: Visit, slot: Slot
+async def fetch_row(
+    place: EngineResources, settings: IngestSettings, sink: Sink, fetch_task: FetchTask, slot: Slot
 ) -> tuple[Image | Redirect | Failure, float | None]:
     """What a request brought, and the seconds that the host wants to be left alone.
 
@@ -21,19 +21,19 @@ async def ask(
     """
     verdict = None
     try:
-        fetched = await _fetch(place, settings, visit)
+        fetched = await _fetch(place, settings, fetch_task)
         if fetched is None:
             return Failure(Reason.TIMEOUT), None
         slot.fetched()
-        visit.took = time.monotonic() - visit.asked
+        fetch_task.took = time.monotonic() - fetch_task.asked
         pause = fetched.pause(time.time())
-        verdict = Verdict(visit.asked, fetched.reason, pause)
+        verdict = HostFeedback(fetch_task.asked, fetched.reason, pause)
     finally:
-        place.hosts.leave(visit.host, verdict)
+        place.hosts.leave(fetch_task.host, verdict)
     result = fetched.result
     size = len(result) if isinstance(result, bytes) else 0
-    visit.answer = Answer(fetched.status, visit.answer.attempts, size, fetched.url)
-    if isinstance(result, Redirect) and visit.hops == settings.web.max_redirects:
+    fetch_task.answer = Answer(fetched.status, fetch_task.answer.attempts, size, fetched.url)
+    if isinstance(result, Redirect) and fetch_task.hops == settings.web.max_redirects:
         return Failure(Reason.REDIRECTS), None
     if not isinstance(result, bytes):
         return result, pause
@@ -43,11 +43,13 @@ async def ask(
     return decoded, None
 
 
-async def _fetch(place: Workplace, settings: Settings, visit: Visit) -> Fetched | None:
+async def _fetch(
+    place: EngineResources, settings: IngestSettings, fetch_task: FetchTask
+) -> Fetched | None:
     """None if the row's time was over before its turn came."""
-    web, left = settings.web, visit.left(settings.patience.deadline)
+    web, left = settings.web, fetch_task.left(settings.patience.deadline)
     if left <= 0:
         return None
-    if place.robots and (refusal := await place.robots.refusal(visit.url)):
+    if place.robots and (refusal := await place.robots.refusal(fetch_task.url)):
         return Fetched(None, None, Failure(refusal))
-    return await fetch(place.connections, visit.url, web, min(left, web.timeout))
+    return await fetch(place.connections, fetch_task.url, web, min(left, web.timeout))

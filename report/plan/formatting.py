@@ -3,17 +3,17 @@
 from collections.abc import Iterator, Sequence
 
 from capstan.progress import duration
-from capstan.report.plan.changes import Change
-from capstan.report.plan.needs import Need
-from capstan.report.plan.outlook import WHOLE, Plan, Span, percent
-from capstan.report.plan.rates import Origin
+from capstan.report.plan.forecast import WHOLE, Forecast, Span, percent
+from capstan.report.plan.rates import RateSource
+from capstan.report.plan.requirements import Need
+from capstan.report.plan.what_if import Change
 
 DAY = 86_400.0
 SIZES = ("bytes", "kB", "MB", "GB", "TB", "PB")
 WORTH = 0.01  # share of the time below which a change saves nothing to speak of
 
 
-def text(plan: Plan, changes: Sequence[Change]) -> str:
+def text(plan: Forecast, changes: Sequence[Change]) -> str:
     """The whole plan, a part after another."""
     parts = (
         [title(plan)],
@@ -27,7 +27,7 @@ def text(plan: Plan, changes: Sequence[Change]) -> str:
     return "\n\n".join("\n".join(lines) for lines in parts if lines)
 
 
-def title(plan: Plan) -> str:
+def title(plan: Forecast) -> str:
     """What is done, by what, in which time."""
     job, cluster = plan.scenario.job, plan.scenario.cluster
     gpus = f", {cluster.gpus:,} GPUs" if cluster.gpus else ", no GPU"
@@ -79,7 +79,7 @@ def saving(change: Change) -> str:
     return f"{percent(abs(change.saved))} {words}"
 
 
-def _stages(plan: Plan) -> list[str]:
+def _stages(plan: Forecast) -> list[str]:
     lines = [("stage", "time", "by the lot", "datums", "workers", "at work", "rate")]
     for ran in plan.course:
         stage = ran.stage
@@ -98,7 +98,7 @@ def _changes(changes: Sequence[Change]) -> list[str]:
     return ["the whole time, if changed alone:", *_indented(lines)] if lines else []
 
 
-def _ends(plan: Plan) -> list[str]:
+def _ends(plan: Forecast) -> list[str]:
     rows = plan.scenario.job.rows
     lines = [
         (end.replace("_", " "), f"{count:,}", f"{100 * count / rows:.2f} %")
@@ -117,8 +117,8 @@ def _needs(needs: Sequence[Need]) -> list[str]:
     return lines
 
 
-def _guesses(plan: Plan) -> list[str]:
-    assumed = [name for name, rate in plan.rates.known.items() if rate.origin is Origin.ASSUMED]
+def _guesses(plan: Forecast) -> list[str]:
+    assumed = [name for name, rate in plan.rates.known.items() if rate.origin is RateSource.ASSUMED]
     lines = [f"web: {plan.web.source}"]
     if plan.web.guess:
         lines.append(f"guessed of it: {plan.web.guess}")

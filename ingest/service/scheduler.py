@@ -9,25 +9,25 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from capstan.chunks import Chunk
-from capstan.ingest.config import Settings
-from capstan.ingest.messages import Shard, Tally
+from capstan.ingest.config import IngestSettings
+from capstan.ingest.messages import ShardDone, Tally
 from capstan.ingest.service.config import ServiceSettings
-from capstan.ingest.service.crew import Hand, Hands
+from capstan.ingest.service.fair_queue import FATAL, Assignment, FairQueue
+from capstan.ingest.service.job_run import ChunkTask, JobRun, counts_of
 from capstan.ingest.service.jobs import State
 from capstan.ingest.service.messages import (
-    Asks,
-    Begin,
-    Ended,
+    ChunkPayload,
+    ChunkRequest,
+    EngineEvent,
+    EngineExited,
+    EngineFailure,
     FromWorker,
-    Halt,
-    More,
-    Piece,
-    Says,
-    Trouble,
+    NextChunk,
+    StartJob,
+    StopJob,
 )
 from capstan.ingest.service.options import chosen_patience, chosen_pictures
-from capstan.ingest.service.turns import FATAL, Seat, Turns
-from capstan.ingest.service.work import Task, Work, counts_of
+from capstan.ingest.service.worker_pool import WorkerPool, WorkerProcess
 
 logger = logging.getLogger(__name__)
 
@@ -37,23 +37,23 @@ TROUBLES = 3  # engines of a job that may end badly without a shard in between
 class Master(Protocol):
     """Who is told of what came of the work."""
 
-    def began(self, work: Work) -> None:
+    def began(self, work: JobRun) -> None:
         """A job got its first worker."""
 
-    def tallied(self, work: Work, tally: Tally) -> None:
+    def tallied(self, work: JobRun, tally: Tally) -> None:
         """Rows of a job have ended."""
 
-    def made(self, work: Work, task: Task, shard: Shard) -> None:
+    def made(self, work: JobRun, task: ChunkTask, shard: ShardDone) -> None:
         """A shard is whole."""
 
-    def failed(self, work: Work, why: str) -> None:
+    def failed(self, work: JobRun, why: str) -> None:
         """A job cannot go on."""
 
     def disk_is_full(self) -> None:
         """A worker found no room."""
 
 
-class Foreman:
+class Scheduler:
     """The work of all jobs. `data_of` finds the contents of chunks that are no files yet."""
 
     def __init__(
@@ -65,12 +65,12 @@ class Foreman:
     ) -> None:
         self._settings, self._folder, self._master = settings, folder, master
         self._data_of = data_of
-        self._turns = Turns()
+        self._fair_queue = FairQueue()
         self._holds: dict[str, str] = {}
-        self._idle: dict[Work, asyncio.Event] = {}  # of jobs that are at some worker
+        self._idle: dict[JobRun, asyncio.Event] = {}  # of jobs that are at some worker
         self._filling = False
         whole = self._own(settings.pictures, settings.patience, folder, frozenset())
-        self.hands = Hands(whole, whole.processes(1 << 30), self._hear, self._lost)
+        self.worker_pool = WorkerPool(whole, whole.processes(1 << 30), self._hear, self._lost)
 
     @property
     def held(self) -> str | None:
@@ -87,30 +87,30 @@ class Foreman:
         if (self.held is None) is before:
             return False
         if before:
-            for hand in self.hands.ready:
+            for hand in self.worker_pool.ready:
                 for job in hand.bench.seats:
-                    hand.send(Halt(job))
+                    hand.send(StopJob(job))
         else:
             self.fill_soon()
         return True
 
-    def add(self, work: Work) -> None:
+    def add(self, work: JobRun) -> None:
         """Have a job done."""
-        self._turns.add(work)
+        self._fair_queue.add(work)
         self.fill_soon()
 
-    def halt(self, work: Work) -> None:
+    def halt(self, work: JobRun) -> None:
         """Begin nothing more of a job."""
-        self._turns.drop(work)
-        for hand in self.hands.ready:
+        self._fair_queue.drop(work)
+        for hand in self.worker_pool.ready:
             if work.id in hand.bench.seats:
-                hand.send(Halt(work.id))
+                hand.send(StopJob(work.id))
 
-    def is_idle(self, work: Work) -> bool:
+    def is_idle(self, work: JobRun) -> bool:
         """Whether no worker has anything of a job."""
         return work not in self._idle
 
-    async def idle(self, work: Work) -> None:
+    async def idle(self, work: JobRun) -> None:
         """Wait until no worker has anything of a job."""
         if event := self._idle.get(work):
             await event.wait()
@@ -125,7 +125,7 @@ class Foreman:
         self._filling = False
         if self._holds:
             return
-        filling = {hand: self._turns.fill(hand.bench) for hand in self.hands.ready}
+        filling = {hand: self._fair_queue.fill(hand.bench) for hand in self.worker_pool.ready}
         while filling:  # in turn, so that all have something to do
             for hand, gifts in tuple(filling.items()):
                 if gift := next(gifts, None):
@@ -133,53 +133,55 @@ class Foreman:
                 else:
                     del filling[hand]
 
-    def _begin(self, hand: Hand, work: Work, task: Task) -> None:
+    def _begin(self, hand: WorkerProcess, work: JobRun, task: ChunkTask) -> None:
         self._idle.setdefault(work, asyncio.Event())
-        hand.send(Begin(work.id, self._settings_of(work), self._piece(work, task)))
+        hand.send(StartJob(work.id, self._settings_of(work), self._piece(work, task)))
         if work.state is State.QUEUED:
             self._master.began(work)
 
-    def _piece(self, work: Work, task: Task) -> Piece:
+    def _piece(self, work: JobRun, task: ChunkTask) -> ChunkPayload:
         name = work.chunk_name(task)
         path = self._folder / work.id / "chunks" / name
-        return Piece(Chunk(name, path), self._data_of(work.id, task.number))
+        return ChunkPayload(Chunk(name, path), self._data_of(work.id, task.number))
 
-    def _settings_of(self, work: Work) -> Settings:
+    def _settings_of(self, work: JobRun) -> IngestSettings:
         pictures = chosen_pictures(work.options, self._settings.pictures)
         patience = chosen_patience(work.options, self._settings.patience)
         return self._own(pictures, patience, self._folder / work.id, work.retry)
 
-    def _own(self, pictures: Any, patience: Any, folder: Path, retry: frozenset[str]) -> Settings:
+    def _own(
+        self, pictures: Any, patience: Any, folder: Path, retry: frozenset[str]
+    ) -> IngestSettings:
         web, load = self._settings.web, self._settings.load
         chunks, shards = folder / "chunks", folder / "shards"
-        return Settings(chunks, shards, pictures, web, patience, load, retry)
+        return IngestSettings(chunks, shards, pictures, web, patience, load, retry)
 
     # What workers say
 
-    def _hear(self, hand: Hand, message: FromWorker) -> None:
-        if isinstance(message, Asks | Says | Ended):
+    def _hear(self, hand: WorkerProcess, message: FromWorker) -> None:
+        if isinstance(message, ChunkRequest | EngineEvent | EngineExited):
             seat = hand.bench.seats[message.job]
-            if isinstance(message, Asks):
+            if isinstance(message, ChunkRequest):
                 self._answer(hand, seat)
-            elif isinstance(message, Ended):
+            elif isinstance(message, EngineExited):
                 self._end(hand, seat, message.trouble)
             elif isinstance(message.told, Tally):
                 seat.live.update(message.told.reasons)
                 seat.work.tally(message.told)
                 self._master.tallied(seat.work, message.told)
-            elif isinstance(message.told, Shard):
+            elif isinstance(message.told, ShardDone):
                 self._take(seat, message.told)
         else:  # it is ready
             self.fill_soon()
 
-    def _answer(self, hand: Hand, seat: Seat) -> None:
-        task = None if self._holds else self._turns.more(hand.bench, seat)
+    def _answer(self, hand: WorkerProcess, seat: Assignment) -> None:
+        task = None if self._holds else self._fair_queue.more(hand.bench, seat)
         piece = self._piece(seat.work, task) if task else None
-        hand.send(More(seat.work.id, piece))
+        hand.send(NextChunk(seat.work.id, piece))
         if piece is None:
             self.fill_soon()
 
-    def _take(self, seat: Seat, shard: Shard) -> None:
+    def _take(self, seat: Assignment, shard: ShardDone) -> None:
         task, work = seat.out.pop(shard.stats["chunk"]), seat.work
         if shard.is_new:
             counts = counts_of(shard.stats)
@@ -188,7 +190,7 @@ class Foreman:
         work.make_whole(task, shard.stats)
         self._master.made(work, task, shard)
 
-    def _end(self, hand: Hand, seat: Seat, trouble: Trouble | None) -> None:
+    def _end(self, hand: WorkerProcess, seat: Assignment, trouble: EngineFailure | None) -> None:
         work = seat.work
         self._leave(hand, seat)
         if trouble and trouble.is_full:
@@ -202,25 +204,25 @@ class Foreman:
                 self._let_wait(work, 2.0**work.troubles)
         self._go_on(work)
 
-    def _let_wait(self, work: Work, seconds: float) -> None:
+    def _let_wait(self, work: JobRun, seconds: float) -> None:
         work.not_before = time.monotonic() + seconds
         asyncio.get_running_loop().call_later(seconds, self.fill_soon)
 
-    def _leave(self, hand: Hand, seat: Seat) -> None:
+    def _leave(self, hand: WorkerProcess, seat: Assignment) -> None:
         work = seat.work
-        self._turns.end(hand.bench, seat)
+        self._fair_queue.end(hand.bench, seat)
         work.live.subtract(seat.live)
-        if not self._turns.seats(work):
+        if not self._fair_queue.seats(work):
             work.live = Counter()
             self._idle.pop(work).set()
 
-    def _go_on(self, work: Work) -> None:
+    def _go_on(self, work: JobRun) -> None:
         if work.state in (State.QUEUED, State.RUNNING) and work.troubles < TROUBLES:
-            self._turns.add(work)
+            self._fair_queue.add(work)
         self.fill_soon()
 
-    def _lost(self, hand: Hand, how: str) -> None:
-        fatal: dict[Work, str] = {}
+    def _lost(self, hand: WorkerProcess, how: str) -> None:
+        fatal: dict[JobRun, str] = {}
         seats = list(hand.bench.seats.values())
         for seat in seats:
             for name, task in seat.out.items():

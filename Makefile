@@ -20,8 +20,8 @@ $(READY): setup.cfg pyproject.toml requirements-dev.txt
 demo: $(READY) ## the whole road on generated pictures, offline; opens no port to others
 	@$(BIN)/capstan demo $(DEMO_FLAGS)
 
-test: $(READY) ## all tests, on two cores; TEST_FLAGS=--full for more examples of each kind
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(TEST_FLAGS)
+test: $(READY) ## all tests, three at a time; TEST_FLAGS=--full for more examples of each kind
+	@$(BIN)/python -m pytest -n 3 --dist loadgroup $(TEST_FLAGS)
 
 lint: $(READY) ## format, lint, import layers
 	@$(BIN)/ruff format --check

@@ -38,7 +38,7 @@ def pytest_runtest_teardown() -> None:
         root.removeHandler(handler)
 
 
-# What is slow to load is loaded by one process of `-n 2`, and begins first.
+# What is slow to load is loaded by one process, and begins first.
 GROUPS = {
     "train": ("tests/train/", "tests/deploy/jobset/test_training.py", "tests/report/lineage/"),
     "networks": ("tests/featurize/", "tests/ingest/fused/", "tests/predict/", "tests/demo/"),

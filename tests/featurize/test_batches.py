@@ -5,13 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from capstan.featurize.batches import Feed
 from capstan.featurize.config import Config
 from capstan.featurize.tasks import to_do
 from capstan.records import Failure, Reason
+from tests.examples import examples
 from tests.featurize.conftest import SIZE, jpeg, write_images
 
 BROKEN = b"no picture"
@@ -62,7 +63,7 @@ def test_damaged_shard_is_left_out(tmp_path: Path) -> None:
     assert f"at byte {second - 512}" in str(error)
 
 
-@settings(max_examples=20)
+@examples(20)
 @given(st.data())
 def test_every_shard_ends_when_its_pictures_are_there(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

@@ -4,12 +4,13 @@ import io
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 from capstan.featurize.pictures import decode
 from capstan.records import Failure, Reason
+from tests.examples import examples
 
 
 def encode(picture: Image.Image, format: str = "PNG") -> bytes:
@@ -18,7 +19,7 @@ def encode(picture: Image.Image, format: str = "PNG") -> bytes:
     return buffer.getvalue()
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(st.integers(1, 300), st.integers(1, 300))
 def test_any_size_becomes_the_square(width: int, height: int) -> None:
     pixels = decode(encode(Image.new("RGB", (width, height), (10, 20, 30))), 32)

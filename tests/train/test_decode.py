@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import capstan.train.decode
@@ -18,6 +18,7 @@ from capstan.train.model import build_model
 from capstan.train.search import Search
 from capstan.train.settings import Architecture
 from capstan.train.vocabulary import END, PAD, SPECIALS, START, UNKNOWN
+from tests.examples import examples
 
 TINY = Architecture(image=16, embedding=8, language=16, text=16, decoder=32, dropout=0.1)
 WORDS, LENGTH = 12, 6
@@ -182,7 +183,7 @@ def every_caption(model: keras.Model, feature: np.ndarray) -> dict[tuple[int, ..
 
 
 @pytest.mark.parametrize(("penalty", "no_repeat"), [(0.0, 0), (0.7, 2), (1.5, 1)])
-@settings(max_examples=12)
+@examples(12)
 @given(seed=SEEDS, scale=st.floats(0.1, 2))
 def test_a_wide_beam_finds_all_captions_in_order(
     penalty: float, no_repeat: int, seed: int, scale: float
@@ -203,7 +204,7 @@ def test_a_wide_beam_finds_all_captions_in_order(
         assert total == pytest.approx(expected[words], rel=1e-4, abs=1e-4)
 
 
-@settings(max_examples=12)
+@examples(12)
 @given(seed=SEEDS)
 def test_a_beam_with_room_for_all_is_no_worse_than_a_narrower_one(seed: int) -> None:
     randomise(network(TINY, FEW_WORDS), seed, 1.5)
@@ -215,7 +216,7 @@ def test_a_beam_with_room_for_all_is_no_worse_than_a_narrower_one(seed: int) -> 
     assert (best[2] >= best[1] - 1e-5).all()
 
 
-@settings(max_examples=12)
+@examples(12)
 @given(seed=SEEDS)
 def test_a_higher_length_penalty_gives_no_shorter_captions(seed: int) -> None:
     randomise(network(TINY, FEW_WORDS), seed, 1.5)
@@ -272,7 +273,7 @@ def test_a_batch_says_what_each_says_alone(beam: int, monkeypatch: pytest.Monkey
     assert search(features[:0]).words.shape == (0, beam, LENGTH + 1)
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(seed=SEEDS, words=st.integers(1, 900), count=st.integers(1, 12))
 def test_best_words_are_the_best(seed: int, words: int, count: int) -> None:
     random = np.random.default_rng(seed)
@@ -284,7 +285,7 @@ def test_best_words_are_the_best(seed: int, words: int, count: int) -> None:
     assert np.array_equal(places, order)
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(
     words=st.lists(st.integers(4, 6), max_size=9).map(tuple),
     room=st.integers(0, 3),

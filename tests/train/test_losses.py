@@ -5,11 +5,12 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from capstan.train.losses import SIZES, word_losses
 from capstan.train.vocabulary import PAD
+from tests.examples import examples
 
 WORDS, WIDTH = 12, 6
 
@@ -31,7 +32,7 @@ def plain(
     )
 
 
-@settings(max_examples=25)
+@examples(25)
 @given(
     st.lists(st.lists(st.integers(0, WORDS - 1), min_size=3, max_size=3), min_size=1, max_size=40),
     st.sampled_from([0.0, 0.1, 0.5]),

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from nltk.translate.bleu_score import SmoothingFunction, corpus_bleu
 from pycocoevalcap.bleu.bleu_scorer import BleuScorer
@@ -16,6 +16,7 @@ from pycocoevalcap.rouge.rouge import Rouge
 from capstan.train.bleu import WEIGHTS
 from capstan.train.rouge import rouge_l
 from capstan.train.scores import CaptionScorer, Scores, lengths
+from tests.examples import examples
 
 LIMIT = 40
 
@@ -26,7 +27,7 @@ references_of_a_picture = st.lists(
 caption = st.lists(st.sampled_from("abcdez"), max_size=9).map(" ".join)
 judged = st.lists(st.tuples(caption, references_of_a_picture), min_size=1, max_size=8)
 
-calmly = settings(max_examples=60)
+calmly = examples(60)
 
 Judged = Sequence[tuple[str, Sequence[str]]]
 

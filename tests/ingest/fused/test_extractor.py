@@ -7,7 +7,7 @@ from socket import socketpair
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from capstan.featurize.pictures import decode
@@ -15,6 +15,7 @@ from capstan.ingest.fused import remote
 from capstan.ingest.fused.remote import AHEAD, RemoteExtractor
 from capstan.ingest.fused.serve import Inbox, Request, gather
 from capstan.records import Failure, Image, Reason
+from tests.examples import examples
 from tests.ingest.conftest import encode, gradient
 from tests.ingest.fused.conftest import NETWORK, SIZE, Fake, fingerprints, settle
 
@@ -40,7 +41,7 @@ async def extract(extractor: RemoteExtractor, jpegs: list[bytes]) -> list[bytes 
         return await asyncio.gather(*map(one, jpegs))
 
 
-@settings(max_examples=25)
+@examples(25)
 @given(
     st.lists(st.lists(st.sampled_from(JPEGS), max_size=20), min_size=1, max_size=3),
     st.integers(1, 9),

@@ -41,7 +41,8 @@ def pytest_runtest_teardown() -> None:
 # What is slow to load is loaded by one process, and begins first.
 GROUPS = {
     "train": ("tests/train/", "tests/deploy/jobset/test_training.py", "tests/report/lineage/"),
-    "networks": ("tests/featurize/", "tests/ingest/fused/", "tests/predict/", "tests/demo/"),
+    "featurize": ("tests/featurize/", "tests/demo/"),
+    "captions": ("tests/ingest/fused/", "tests/predict/"),
     "service": tuple(f"tests/ingest/service/test_{name}.py" for name in ("api", "fuzz", "metrics")),
 }
 
@@ -49,7 +50,7 @@ GROUPS = {
 def group_of(item: pytest.Item) -> str:
     """Return which tests share a process with this one: by libraries, browser or file."""
     if "browser" in getattr(item, "fixturenames", ()):
-        return "networks"  # some pages caption
+        return "captions"  # as some pages do
     file = item.nodeid.partition("::")[0]
     return next((name for name, places in GROUPS.items() if file.startswith(places)), file)
 

@@ -191,8 +191,8 @@ async def test_an_absent_pachyderm_is_waited_for(
     pachd.refusal["ModifyFile"] = (grpc.StatusCode.UNAVAILABLE, "not now")
     async with open_service(delivering(settings, pachd, batch=1)) as service:
         job = await conftest.submit(service, rows_of(web, 12), rows_per_chunk=1)
-        waiting = await until(service, job.id, lambda job: "not now" in (job.why or ""))
-        assert waiting.state is State.PAUSED
+        waiting = await until(service, job.id, lambda job: job.state is State.PAUSED)
+        assert "not now" in (waiting.why or "")
         assert waiting.delivered == 0
         pachd.refusal.clear()
         ended = await end_of(service, job.id)

@@ -22,7 +22,7 @@ from benchmarks.ingestd_service import ServiceProcess as Command
 from capstan.ingest.config import Concurrency
 from capstan.ingest.service import worker_pool
 from capstan.ingest.service.config import Delivery, ServiceSettings
-from capstan.ingest.service.jobs import State
+from capstan.ingest.service.jobs import Job, State
 from capstan.ingest.service.service import open_service
 from capstan.testing.pachd import Pachd
 from capstan.testing.web import Fault, Web
@@ -191,8 +191,11 @@ async def test_an_absent_pachyderm_is_waited_for(
     pachd.refusal["ModifyFile"] = (grpc.StatusCode.UNAVAILABLE, "not now")
     async with open_service(delivering(settings, pachd, batch=1)) as service:
         job = await conftest.submit(service, rows_of(web, 12), rows_per_chunk=1)
-        waiting = await until(service, job.id, lambda job: job.state is State.PAUSED)
-        assert "not now" in (waiting.why or "")
+
+        def is_paused(job: Job) -> bool:  # its reason may come later, or sooner
+            return job.state is State.PAUSED and "not now" in (job.why or "")
+
+        waiting = await until(service, job.id, is_paused)
         assert waiting.delivered == 0
         pachd.refusal.clear()
         ended = await end_of(service, job.id)

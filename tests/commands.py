@@ -21,7 +21,7 @@ def command_line(*words: object) -> list[str]:
 def run_process(*words: object) -> Completed:
     """Run a command in a process of its own: for what only a process can show."""
     return subprocess.run(
-        command_line(*words), capture_output=True, text=True, timeout=120, check=False
+        command_line(*words), capture_output=True, text=True, timeout=300, check=False
     )
 
 

@@ -117,7 +117,7 @@ def capstan() -> Capstan:
 
     def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            capstan_command(*words), capture_output=True, text=True, timeout=60, check=False
+            capstan_command(*words), capture_output=True, text=True, timeout=300, check=False
         )
 
     return run

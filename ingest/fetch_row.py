@@ -15,11 +15,11 @@ from capstan.records import Answer, Failure, Image, Reason
 async def fetch_row(
     place: EngineResources, settings: IngestSettings, sink: Sink, fetch_task: FetchTask, slot: Slot
 ) -> tuple[Image | Redirect | Failure, float | None]:
-    """What a request brought, and the seconds that the host wants to be left alone.
+    """Return what a request brought, and the seconds that its host asks to be left alone.
 
-    Its host learns how it went, and the visit has the answer.
+    Its host is told how it went; `fetch_task` has the answer.
     """
-    verdict = None
+    feedback = None
     try:
         fetched = await _fetch(place, settings, fetch_task)
         if fetched is None:
@@ -27,9 +27,9 @@ async def fetch_row(
         slot.fetched()
         fetch_task.took = time.monotonic() - fetch_task.asked
         pause = fetched.pause(time.time())
-        verdict = HostFeedback(fetch_task.asked, fetched.reason, pause)
+        feedback = HostFeedback(fetch_task.asked, fetched.reason, pause)
     finally:
-        place.hosts.leave(fetch_task.host, verdict)
+        place.hosts.leave(fetch_task.host, feedback)
     result = fetched.result
     size = len(result) if isinstance(result, bytes) else 0
     fetch_task.answer = Answer(fetched.status, fetch_task.answer.attempts, size, fetched.url)
